@@ -1,0 +1,1 @@
+"""Open training system for DC-AE 1.5."""

@@ -1,0 +1,1 @@
+"""Images in, shards out: sources, decoding, shards, order, statistics."""

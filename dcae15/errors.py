@@ -1,0 +1,29 @@
+"""What users can do wrong: each error says what is wrong, where, and how to mend it."""
+
+
+class Dcae15Error(Exception):
+    """Base class of every error that a user can mend; the command line prints it without a traceback."""
+
+
+class ConfigError(Dcae15Error):
+    """A configuration field is unknown, has a wrong value, or contradicts another field."""
+
+
+class DataError(Dcae15Error):
+    """A source, an image set or a latent set is missing, damaged, or holds too many bad items."""
+
+
+class ArtifactError(Dcae15Error):
+    """An artifact is missing, unfinished, damaged, of another kind, or does not fit the one beside it."""
+
+
+class StorageError(Dcae15Error):
+    """A URI cannot be read or written: wrong credentials, missing bucket, no such file, no permission."""
+
+
+class WeightsError(Dcae15Error):
+    """A weights file is truncated, foreign, or does not fit the model that should load it."""
+
+
+class TrainingError(Dcae15Error):
+    """Training cannot go on: the loss or the gradient is not finite, or workers were lost too often."""

@@ -1,0 +1,1 @@
+"""Measurements: reconstruction, Fréchet distance, structure of the latent space."""

@@ -1,0 +1,1 @@
+"""Official and diffusers layouts of weights."""

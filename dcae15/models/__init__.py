@@ -1,0 +1,1 @@
+"""The diffusion and autoencoder networks: plain torch, no I/O, no configuration files, no distribution."""

@@ -1,0 +1,1 @@
+"""Generation: ODE solvers and classifier-free guidance."""
