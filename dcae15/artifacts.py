@@ -1,0 +1,325 @@
+"""The artifacts that stages hand to each other, and their manifests.
+
+An artifact is a folder whose ``manifest.json`` is written last: no manifest means not finished. Everything that the next stage
+must know (shapes, class names, prefix choices, statistics) travels inside, so that it cannot disagree with the data.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import platform
+import sys
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any, ClassVar, Self
+
+from dcae15 import storage
+from dcae15.config import SCHEMA_VERSION
+from dcae15.errors import ArtifactError
+
+MANIFEST = "manifest.json"
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One shard file: path relative to the artifact, rows, bytes and SHA-256."""
+
+    path: str
+    count: int
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Split:
+    """The shards of one split (``train`` or ``val``), in order."""
+
+    shards: tuple[Shard, ...] = ()
+
+    @property
+    def count(self) -> int:
+        """Rows in all shards."""
+        return sum(shard.count for shard in self.shards)
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of all shards."""
+        return sum(shard.bytes for shard in self.shards)
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """Statistics of raw latents over all images and positions, per channel.
+
+    Attributes:
+        count: latent positions that were measured (images times h times w).
+        mean: mean of each channel.
+        std: standard deviation of each channel.
+    """
+
+    count: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    @property
+    def rms(self) -> tuple[float, ...]:
+        """Root mean square of each channel."""
+        return tuple((m * m + s * s) ** 0.5 for m, s in zip(self.mean, self.std, strict=True))
+
+
+@dataclass(frozen=True)
+class LatentSpec:
+    """What a latent is.
+
+    Attributes:
+        channels: C.
+        height: h, latent pixels.
+        width: w, latent pixels.
+        compression: f, image pixels per latent pixel.
+        prefix_choices: prefix lengths that the autoencoder was trained with; only C for a baseline.
+        autoencoder: fingerprint of the autoencoder.
+    """
+
+    channels: int
+    height: int
+    width: int
+    compression: int
+    prefix_choices: tuple[int, ...]
+    autoencoder: str
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A finished result of a stage: where it is and what names it."""
+
+    uri: str
+    fingerprint: str
+    KIND: ClassVar[str] = ""
+
+    def commit(self, **extra: Any) -> None:
+        """Write the manifest, which makes the artifact exist; every other file must be there already."""
+        body = dataclasses.asdict(self)
+        del body["uri"]
+        manifest = {
+            "kind": self.KIND,
+            "schema": SCHEMA_VERSION,
+            "created": now(),
+            "environment": environment(),
+            **extra,
+        }
+        storage.write_json(storage.join(self.uri, MANIFEST), {**manifest, **body})
+
+    @classmethod
+    def open(cls, uri: str) -> Self:
+        """Read a finished artifact; raise ArtifactError when it is missing, unfinished or of another kind."""
+        manifest = read_manifest(uri)
+        if manifest["kind"] != cls.KIND:
+            raise ArtifactError(
+                f"{uri} holds {manifest['kind']!r}, but {cls.KIND!r} is needed here; pass the URI that the {cls.KIND} stage printed"
+            )
+        names = {f.name for f in dataclasses.fields(cls)} - {"uri"}
+        try:
+            return cls(uri=storage.resolve(uri), **cls._decode({name: manifest[name] for name in names}))
+        except (KeyError, TypeError, ValueError) as error:
+            raise ArtifactError(
+                f"the manifest of {uri} is damaged ({error}); delete the folder and run its stage again"
+            ) from error
+
+    @classmethod
+    def _decode(cls, body: dict[str, Any]) -> dict[str, Any]:
+        return body
+
+
+@dataclass(frozen=True)
+class ImageSet(Artifact):
+    """Prepared images in shards.
+
+    Attributes:
+        class_names: names by label.
+        resolution: side of a square image, pixels; with crop ``random`` the side that training crops to.
+        encoding: ``raw`` (H x W x 3 uint8) or ``png``.
+        crop: ``center`` (images are squares) or ``random`` (whole images).
+        splits: ``train`` and ``val``.
+        rejected: quarantined images by reason; the list with ids is ``rejected.jsonl``.
+        source: where the images came from.
+    """
+
+    class_names: tuple[str, ...]
+    resolution: int
+    encoding: str
+    crop: str
+    splits: dict[str, Split]
+    rejected: dict[str, int]
+    source: str
+    KIND: ClassVar[str] = "images"
+
+    @classmethod
+    def _decode(cls, body: dict[str, Any]) -> dict[str, Any]:
+        return {**body, "class_names": tuple(body["class_names"]), "splits": _splits(body["splits"])}
+
+
+@dataclass(frozen=True)
+class Autoencoder(Artifact):
+    """A trained autoencoder: ``weights.safetensors`` (moving average) and ``weights_raw.safetensors`` (last step).
+
+    Attributes:
+        spec: the graph, as `dcae15.models.autoencoder.AutoencoderSpec.to_dict` gives it.
+        resolution: side of the training images, pixels.
+        prefix_choices: prefix lengths that it was trained with; only C for a baseline.
+        mask_kind: ``prefix``, ``random`` or ``none``.
+        images_seen: length of its training.
+        images: fingerprint of the image set.
+    """
+
+    spec: dict[str, Any]
+    resolution: int
+    prefix_choices: tuple[int, ...]
+    mask_kind: str
+    images_seen: int
+    images: str
+    KIND: ClassVar[str] = "autoencoder"
+
+    @classmethod
+    def _decode(cls, body: dict[str, Any]) -> dict[str, Any]:
+        return {**body, "prefix_choices": tuple(body["prefix_choices"])}
+
+
+@dataclass(frozen=True)
+class LatentSet(Artifact):
+    """Raw latents of an image set in shards, with the statistics that normalise them.
+
+    Attributes:
+        spec: shape and origin of a latent.
+        dtype: stored type.
+        statistics: of the training split.
+        splits: ``train`` and ``val``.
+        class_names: names by label.
+        mirror: whether each training image is there twice, plain and mirrored.
+        images: fingerprint of the image set.
+        autoencoder_uri: where the autoencoder was when the latents were made.
+    """
+
+    spec: LatentSpec
+    dtype: str
+    statistics: Statistics
+    splits: dict[str, Split]
+    class_names: tuple[str, ...]
+    mirror: bool
+    images: str
+    autoencoder_uri: str
+    KIND: ClassVar[str] = "latents"
+
+    @classmethod
+    def _decode(cls, body: dict[str, Any]) -> dict[str, Any]:
+        return {
+            **body,
+            "spec": _latent_spec(body["spec"]),
+            "statistics": _statistics(body["statistics"]),
+            "splits": _splits(body["splits"]),
+            "class_names": tuple(body["class_names"]),
+        }
+
+
+@dataclass(frozen=True)
+class Denoiser(Artifact):
+    """A trained denoiser: ``weights.safetensors`` (moving average) and ``weights_raw.safetensors`` (last step).
+
+    Attributes:
+        spec: the graph, as `dcae15.models.dit.DiTSpec.to_dict` gives it.
+        latents: what it generates.
+        shift: subtracted from each raw channel before the denoiser sees it.
+        scale: then multiplied with it.
+        prefix_choices: prefix lengths that it was trained with.
+        class_names: names by label; the null class is the next label.
+        images_seen: length of its training.
+        latent_set: fingerprint of the latent set.
+        autoencoder_uri: where the autoencoder was when the latents were made.
+    """
+
+    spec: dict[str, Any]
+    latents: LatentSpec
+    shift: tuple[float, ...]
+    scale: tuple[float, ...]
+    prefix_choices: tuple[int, ...]
+    class_names: tuple[str, ...]
+    images_seen: int
+    latent_set: str
+    autoencoder_uri: str
+    KIND: ClassVar[str] = "denoiser"
+
+    @classmethod
+    def _decode(cls, body: dict[str, Any]) -> dict[str, Any]:
+        tuples = {name: tuple(body[name]) for name in ("shift", "scale", "prefix_choices", "class_names")}
+        return {**body, **tuples, "latents": _latent_spec(body["latents"])}
+
+
+@dataclass(frozen=True)
+class Evaluation(Artifact):
+    """Measurements of an autoencoder and a denoiser; pictures lie beside the manifest in ``pictures.safetensors``.
+
+    Attributes:
+        reconstruction: rows per prefix, by arm (``structured``, ``baseline``).
+        structure: rows per prefix, by arm.
+        channel_energy: standard deviation of each latent channel, by arm.
+        generation: numbers of the generated images.
+        protocol: everything that makes the numbers comparable.
+        prefixes: prefix lengths of the rows and pictures.
+    """
+
+    reconstruction: dict[str, list[dict[str, float]]]
+    structure: dict[str, list[dict[str, float]]]
+    channel_energy: dict[str, list[float]]
+    generation: dict[str, float]
+    protocol: dict[str, str]
+    prefixes: list[int] = field(default_factory=list)
+    KIND: ClassVar[str] = "evaluation"
+
+
+def read_manifest(uri: str) -> dict[str, Any]:
+    """Return the manifest of a finished artifact of any kind; raise ArtifactError when there is none."""
+    path = storage.join(uri, MANIFEST)
+    if not storage.exists(path):
+        state = "is unfinished (it has no manifest.json)" if storage.exists(uri) else "does not exist"
+        raise ArtifactError(f"the artifact {uri} {state}; run the stage that makes it, or pass another URI")
+    manifest = storage.read_json(path)
+    if not isinstance(manifest, dict) or not {"kind", "schema", "fingerprint"} <= manifest.keys():
+        raise ArtifactError(f"{path} is no manifest of this project")
+    if manifest["schema"] != SCHEMA_VERSION:
+        raise ArtifactError(
+            f"{uri} has schema version {manifest['schema']}, this version reads {SCHEMA_VERSION}; run its stage again"
+        )
+    return manifest
+
+
+def finished(uri: str) -> bool:
+    """Tell whether the artifact at ``uri`` is finished."""
+    return storage.exists(storage.join(uri, MANIFEST))
+
+
+def environment() -> dict[str, str]:
+    """Versions of what the result depends on."""
+    versions = {"python": sys.version.split()[0], "platform": platform.platform()}
+    for package in ("dcae15", "torch", "ray", "numpy", "pyarrow", "pillow"):
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            versions[package] = "not installed"
+    return versions
+
+
+def now() -> str:
+    """The current time, UTC, to the second."""
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _splits(body: dict[str, Any]) -> dict[str, Split]:
+    return {name: Split(tuple(Shard(**shard) for shard in split["shards"])) for name, split in body.items()}
+
+
+def _statistics(body: dict[str, Any]) -> Statistics:
+    return Statistics(body["count"], tuple(body["mean"]), tuple(body["std"]))
+
+
+def _latent_spec(body: dict[str, Any]) -> LatentSpec:
+    return LatentSpec(**{**body, "prefix_choices": tuple(body["prefix_choices"])})

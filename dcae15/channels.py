@@ -1,0 +1,129 @@
+"""The channel prefix: which latent channels a training step keeps. The idea of DC-AE 1.5 lives here and nowhere else.
+
+``mask(C, c)`` is c ones, then C - c zeros (arXiv 2508.00413, Eq. 1). Slicing to the first c channels and multiplying with the
+mask are the same function for a network whose first layer is linear with a full bias, and slicing is cheaper; so one draw
+for a whole batch is an ``int`` to slice by, and a draw per sample is a mask.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from dcae15.errors import ConfigError
+
+Kept = int | Tensor
+"""What a draw keeps: the first ``int`` channels of every sample, or a 0/1 mask of shape (B or 1, C)."""
+
+
+@dataclass(frozen=True)
+class PrefixChoices:
+    """How many channels a training step keeps.
+
+    Attributes:
+        choices: prefix lengths in ascending order; the last is C, all channels.
+        kind: ``prefix`` (the method), ``random`` (as many channels, anywhere; the control) or ``none`` (all; the baseline).
+        per: ``step`` draws once for the batch, as the official code does; ``sample`` draws for each sample.
+        draws: draws per step; the losses of a step are averaged over them.
+        always_full: all channels are among the draws.
+        always_min_max: the smallest prefix and all channels are among the draws.
+    """
+
+    choices: tuple[int, ...]
+    kind: str = "prefix"
+    per: str = "step"
+    draws: int = 1
+    always_full: bool = False
+    always_min_max: bool = False
+
+    def __post_init__(self) -> None:
+        if not self.choices or list(self.choices) != sorted(set(self.choices)) or self.choices[0] < 1:
+            raise ConfigError(
+                f"prefix choices {list(self.choices)} must be distinct positive channel counts in ascending order"
+            )
+
+    @property
+    def channels(self) -> int:
+        """C, the number of latent channels."""
+        return self.choices[-1]
+
+    @property
+    def trained(self) -> tuple[int, ...]:
+        """Prefix lengths that a model trained this way has seen: all choices for ``prefix``, else only C."""
+        return self.choices if self.kind == "prefix" else (self.channels,)
+
+    def draw(self, batch: int, generator: torch.Generator) -> list[Kept]:
+        """Draw what one step keeps.
+
+        Args:
+            batch: samples in the global batch; a rank takes its rows of a mask.
+            generator: the source of randomness, the same on all ranks.
+
+        Returns:
+            One entry per draw. Per step: with n draws, ``always_min_max`` gives [first, C] and n - 2 uniform ones, ``always_full``
+            gives [C] and n - 1 uniform ones; with one draw both are ignored (as in the official code). Per sample: the flags
+            spread the lengths that are always present evenly over the batch (a third each for [first, C, uniform]).
+        """
+        if self.kind == "none":
+            return [self.channels]
+        always = (
+            [self.choices[0], self.channels] if self.always_min_max else [self.channels] if self.always_full else []
+        )
+        if self.per == "step":
+            lengths = always[: self.draws] if self.draws > 1 else []
+            lengths += [self._uniform(1, generator)[0] for _ in range(self.draws - len(lengths))]
+            if self.kind == "prefix":
+                return list(lengths)
+            return [self._masks([length], generator) for length in lengths]
+        drawn: list[Kept] = []
+        for _ in range(self.draws):
+            lengths = self._uniform(batch, generator)
+            period = len(always) + 1
+            for i, length in enumerate(always):
+                lengths[i::period] = [length] * len(lengths[i::period])
+            drawn.append(self._masks(lengths, generator))
+        return drawn
+
+    def _uniform(self, count: int, generator: torch.Generator) -> list[int]:
+        picks = torch.randint(len(self.choices), (count,), generator=generator, device=generator.device)
+        return [self.choices[i] for i in picks.tolist()]
+
+    def _masks(self, lengths: Sequence[int], generator: torch.Generator) -> Tensor:
+        """Return masks of shape (len(lengths), C) that keep ``lengths`` channels each."""
+        rank = torch.arange(self.channels, device=generator.device).expand(len(lengths), -1)
+        if self.kind == "random":
+            scores = torch.rand(len(lengths), self.channels, generator=generator, device=generator.device)
+            rank = scores.argsort(dim=1).argsort(dim=1)
+        return (rank < torch.tensor(lengths, device=generator.device)[:, None]).float()
+
+
+def prefix_mask(channels: int, prefix: int, device: torch.device | str = "cpu") -> Tensor:
+    """Return ``prefix`` ones, then zeros, of shape (C,)."""
+    return (torch.arange(channels, device=device) < prefix).float()
+
+
+def keep(latents_BChw: Tensor, kept: Kept) -> Tensor:
+    """Return the kept channels: sliced to (B, c, h, w) for an int, zero-filled (B, C, h, w) for a mask."""
+    if isinstance(kept, int):
+        return latents_BChw[:, :kept]
+    return latents_BChw * kept.to(latents_BChw)[:, :, None, None]
+
+
+def mean_over_kept(error_BChw: Tensor, kept: Kept) -> Tensor:
+    """Mean of an error over the kept channels and all positions, then over samples: normalised by c, not by C.
+
+    ``error_BChw`` has the shape that `keep` returns. Each sample weighs the same, whatever its prefix.
+    """
+    if isinstance(kept, int):
+        return error_BChw.mean()
+    mask = kept.to(error_BChw)
+    per_sample = (error_BChw.mean(dim=(2, 3)) * mask).sum(dim=1) / mask.sum(dim=1)
+    return per_sample.mean()
+
+
+def rows(kept: Kept, start: int, stop: int) -> Kept:
+    """Return the part of a draw that belongs to samples ``start`` to ``stop`` of the global batch."""
+    return kept if isinstance(kept, int) or len(kept) == 1 else kept[start:stop]

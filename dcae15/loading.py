@@ -1,0 +1,153 @@
+"""Open what the stages made, or weights from elsewhere: three functions for use as a library."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load as from_safetensors
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+
+from dcae15 import artifacts, storage
+from dcae15.config import SamplingConfig
+from dcae15.data import shards
+from dcae15.data.loader import ShardCache
+from dcae15.errors import WeightsError
+from dcae15.export.loading import load_foreign_autoencoder
+from dcae15.models.autoencoder import Autoencoder, AutoencoderSpec
+from dcae15.models.dit import DiT, DiTSpec
+from dcae15.sampling.sampler import initial_noise, sample_latents
+
+
+def load_autoencoder(uri: str, config: str | None = None, *, averaged: bool = True) -> Autoencoder:
+    """Return a trained autoencoder, ready for inference on the CPU.
+
+    Args:
+        uri: our artifact; a diffusers folder; or an official ``.safetensors`` or ``.pt`` file.
+        config: for an official file its preset name, or its configuration as ``key=value`` words.
+        averaged: take the moving average rather than the last weights (our artifact only).
+
+    Returns:
+        A module with ``encode(pixels, prefix=None)`` (pixels (B, 3, H, W) in [-1, 1] to latents (B, c, h, w)) and
+        ``decode(latents)``, which takes any channel prefix; ``prefix_choices`` holds the prefix lengths that it was trained
+        with (empty when unknown) and ``fingerprint`` names it.
+
+    Raises:
+        ArtifactError: nothing of that kind is there.
+        WeightsError: the weights are damaged or do not fit.
+    """
+    if config is None and artifacts.finished(uri):
+        artifact = artifacts.Autoencoder.open(uri)
+        network = Autoencoder(AutoencoderSpec.from_dict(artifact.spec))
+        _load(network, artifact.uri, averaged)
+        network.prefix_choices, network.fingerprint = artifact.prefix_choices, artifact.fingerprint
+    else:
+        network = load_foreign_autoencoder(uri, config)
+    return network.eval().requires_grad_(False)
+
+
+@dataclass(frozen=True)
+class LoadedDenoiser:
+    """A trained denoiser and what is needed to use it.
+
+    Attributes:
+        network: ``network(latents (B, c, h, w), time (B,), labels (B,))`` gives the velocity; t = 0 is noise, t = 1 is data.
+        artifact: shapes, statistics, class names, and where its autoencoder is.
+    """
+
+    network: DiT
+    artifact: artifacts.Denoiser
+
+    @torch.inference_mode()
+    def sample(self, labels: Sequence[int], settings: SamplingConfig | None = None, first: int = 0) -> Tensor:
+        """Generate raw latents, ready for the autoencoder's ``decode``.
+
+        Args:
+            labels: class of each image.
+            settings: solver, steps, guidance, prefix and seed; its ``images`` is not used.
+            first: index of the first image; image i is a pure function of (seed, i) and the weights.
+
+        Returns:
+            Latents (len(labels), c, h, w), float32.
+        """
+        settings = settings or SamplingConfig()
+        device = next(self.network.parameters()).device
+        spec = self.artifact.latents
+        prefix = settings.prefix or spec.channels
+        noise = initial_noise(
+            range(first, first + len(labels)), (spec.channels, spec.height, spec.width), settings.seed
+        )
+        latents = sample_latents(
+            self.network,
+            torch.tensor(labels, device=device),
+            noise[:, :prefix].to(device),
+            settings,
+            len(self.artifact.class_names),
+        )
+        scale = torch.tensor(self.artifact.scale[:prefix], device=device)[:, None, None]
+        shift = torch.tensor(self.artifact.shift[:prefix], device=device)[:, None, None]
+        return latents.float() / scale + shift
+
+
+def load_denoiser(uri: str, *, averaged: bool = True) -> LoadedDenoiser:
+    """Return a trained denoiser, ready for inference on the CPU; see `LoadedDenoiser`.
+
+    Raises:
+        ArtifactError: there is no denoiser at ``uri``.
+        WeightsError: the weights are damaged or do not fit.
+    """
+    artifact = artifacts.Denoiser.open(uri)
+    network = DiT(DiTSpec.from_dict(artifact.spec))
+    _load(network, artifact.uri, averaged)
+    return LoadedDenoiser(network.eval().requires_grad_(False), artifact)
+
+
+class Latents(Dataset):
+    """A latent set as a map-style dataset: item i is (raw latent (C, h, w) float32, label)."""
+
+    def __init__(self, latent_set: artifacts.LatentSet, split: str) -> None:
+        self.latent_set = latent_set
+        self.spec = latent_set.spec
+        self.statistics = latent_set.statistics
+        self.split = latent_set.splits[split]
+        shape = (self.spec.channels, self.spec.height, self.spec.width)
+        self._cache = ShardCache(
+            latent_set.uri,
+            self.split,
+            lambda table: {
+                "values": shards.decode_latents(table.column("latent"), shape, latent_set.dtype),
+                "labels": shards.labels_of(table),
+            },
+        )
+        self._ends = np.cumsum([shard.count for shard in self.split.shards])
+
+    def __len__(self) -> int:
+        return self.split.count
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"latent {index} of {len(self)}")
+        index %= len(self)
+        shard = int(np.searchsorted(self._ends, index, side="right"))
+        row = index - int(self._ends[shard] - self.split.shards[shard].count)
+        columns = self._cache.get(shard)
+        return columns["values"][row], int(columns["labels"][row])
+
+
+def open_latents(uri: str, split: str = "train") -> Latents:
+    """Open the latent set at ``uri``; raises ArtifactError when there is none."""
+    return Latents(artifacts.LatentSet.open(uri), split)
+
+
+def _load(network: nn.Module, uri: str, averaged: bool) -> None:
+    path = storage.join(uri, "weights.safetensors" if averaged else "weights_raw.safetensors")
+    try:
+        network.load_state_dict(from_safetensors(storage.read_bytes(path)))
+    except (SafetensorError, RuntimeError) as error:
+        raise WeightsError(
+            f"{path} does not fit its manifest ({error}); delete {uri} and run its stage again"
+        ) from error

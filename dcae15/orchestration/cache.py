@@ -1,0 +1,147 @@
+"""cache_latents on Ray Data: encoder actors turn an image set into a latent set."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+
+import numpy as np
+import torch
+
+from dcae15 import artifacts
+from dcae15.config import Config, LatentsConfig
+from dcae15.data import loader, shards, statistics
+from dcae15.data.pixels import to_pixels
+from dcae15.data.shards import ShardRecord
+from dcae15.errors import ConfigError
+from dcae15.loading import load_autoencoder
+from dcae15.orchestration.cluster import Cluster
+from dcae15.orchestration.sharding import Pool, ShardPlan, write_shards
+
+MIRRORED = "#mirror"
+
+
+class EncodeWriter:
+    """Encodes the images of one image shard into one latent shard; runs anywhere, without Ray too.
+
+    Args:
+        root: URI of the latent set.
+        images: URI of the image set.
+        autoencoder: URI of the autoencoder.
+        spec: what a latent is; written into every shard.
+        config: stored type, mirrored copies, batch size.
+        device: where to encode.
+    """
+
+    def __init__(
+        self, root: str, images: str, autoencoder: str, spec: artifacts.LatentSpec, config: LatentsConfig, device: str
+    ) -> None:
+        self.root, self.spec, self.config, self.device = root, spec, config, device
+        self.image_set = artifacts.ImageSet.open(images)
+        self.autoencoder = load_autoencoder(autoencoder).to(device)
+
+    @torch.inference_mode()
+    def encode(self, images: np.ndarray) -> torch.Tensor:
+        """Return raw latents (N, C, h, w), float32 on the CPU, of uint8 images (N, H, W, 3)."""
+        size = self.config.batch_size
+        parts = [
+            self.autoencoder.encode(to_pixels(torch.from_numpy(images[i : i + size]).to(self.device))).float().cpu()
+            for i in range(0, len(images), size)
+        ]
+        return torch.cat(parts)
+
+    def write(self, plan: ShardPlan[tuple[artifacts.Shard, bool]]) -> ShardRecord:
+        """Write one shard; ``plan.content`` is the image shard and whether to add mirrored copies."""
+        shard, mirror = plan.content
+        table = shards.read_shard(self.image_set.uri, shard)
+        columns = loader.decode_images(table, self.image_set)
+        images = np.stack([loader.square(value, self.image_set) for value in columns["values"]])
+        ids, labels = table.column("id").to_pylist(), columns["labels"].tolist()
+        flipped = [False] * len(ids)
+        if mirror:
+            images = np.concatenate([images, images[:, :, ::-1]])
+            flipped += [True] * len(ids)
+            ids, labels = ids + [i + MIRRORED for i in ids], labels * 2
+        latents = self.encode(images)
+        digests = [hashlib.blake2b(image.tobytes(), digest_size=16).digest() for image in images]
+        rows = shards.latent_table(
+            ids, labels, latents, flipped, digests, self.config.dtype, dataclasses.asdict(self.spec)
+        )
+        shape = (self.spec.channels, self.spec.height, self.spec.width)
+        stored = shards.decode_latents(rows.column("latent"), shape, self.config.dtype)
+        return shards.write_shard(self.root, plan.path, rows, statistics=statistics.measure(stored))
+
+
+def plan_latents(image_set: artifacts.ImageSet, config: LatentsConfig) -> list[ShardPlan[tuple[artifacts.Shard, bool]]]:
+    """One latent shard per image shard, of the same name; mirrored copies for training images only."""
+    plans = []
+    for split, content in image_set.splits.items():
+        mirror = config.mirror and split == "train"
+        plans += [ShardPlan(s.path, s.count * (2 if mirror else 1), (s, mirror)) for s in content.shards]
+    return plans
+
+
+def latent_spec(image_set: artifacts.ImageSet, autoencoder_uri: str) -> artifacts.LatentSpec:
+    """Return what an autoencoder makes of an image set's images."""
+    network = load_autoencoder(autoencoder_uri)
+    compression = network.spec.spatial_compression
+    if image_set.resolution % compression:
+        raise ConfigError(
+            f"images of {image_set.resolution} pixels do not fit the autoencoder at {autoencoder_uri}, which compresses "
+            f"{compression}-fold; prepare them with data.resolution a multiple of {compression}"
+        )
+    side = image_set.resolution // compression
+    return artifacts.LatentSpec(
+        channels=network.spec.latent_channels,
+        height=side,
+        width=side,
+        compression=compression,
+        prefix_choices=tuple(network.prefix_choices),
+        autoencoder=network.fingerprint,
+    )
+
+
+def cache_latents(
+    config: Config, cluster: Cluster, *, images: str, autoencoder: str, uri: str, fingerprint: str
+) -> None:
+    """Encode every image of the image set once and write the latent set to ``uri``."""
+    image_set = artifacts.ImageSet.open(images)
+    spec = latent_spec(image_set, autoencoder)
+    plans = plan_latents(image_set, config.latents)
+    gpu = cluster.uses_gpu(config.scaling)
+    least, most, cpus = cluster.encoders(config.scaling, len(plans))
+    make = functools.partial(
+        _encoder, uri, images, autoencoder, spec, config.latents, "cuda" if gpu else "cpu", int(cpus)
+    )
+    records = write_shards("cache_latents", uri, plans, make, Pool(least, most, cpus, 1.0 if gpu else 0.0))
+    splits = {
+        split: artifacts.Split(tuple(r.shard for r in records if r.shard.path.startswith(split + "/")))
+        for split in image_set.splits
+    }
+    measured = [r.statistics for r in records if r.shard.path.startswith("train/")]
+    artifacts.LatentSet(
+        uri,
+        fingerprint,
+        spec=spec,
+        dtype=config.latents.dtype,
+        statistics=statistics.merge(measured),
+        splits=splits,
+        class_names=image_set.class_names,
+        mirror=config.latents.mirror,
+        images=image_set.fingerprint,
+        autoencoder_uri=autoencoder,
+    ).commit()
+
+
+def _encoder(
+    root: str,
+    images: str,
+    autoencoder: str,
+    spec: artifacts.LatentSpec,
+    config: LatentsConfig,
+    device: str,
+    threads: int,
+) -> EncodeWriter:
+    torch.set_num_threads(threads)
+    return EncodeWriter(root, images, autoencoder, spec, config, device)

@@ -1,0 +1,179 @@
+"""The Ray cluster: start a local one or join a running one, and share out its resources."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import ray
+
+import dcae15
+from dcae15 import storage
+from dcae15.config import Config, ScalingConfig
+from dcae15.errors import ConfigError, Dcae15Error, StorageError
+
+LOCAL_OBJECT_STORE_BYTES = 1 << 30
+
+ENVIRONMENT = {
+    "RAY_worker_niceness": "0",  # workers would run at nice 15 and starve beside other processes
+    "RAY_DATA_USE_DATASOURCE_V2": "0",  # the second version starts 32 actors per listing
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",  # failures and the end of training are seen sooner
+    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "900",  # a node may have to boot first
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # leave CUDA_VISIBLE_DEVICES alone for processes without GPUs
+}
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """What the cluster offers now.
+
+    Attributes:
+        cpus: CPUs of all nodes.
+        gpus: GPUs of all nodes.
+        local: whether this process started it.
+    """
+
+    cpus: int
+    gpus: int
+    local: bool
+
+    def uses_gpu(self, scaling: ScalingConfig) -> bool:
+        """Tell whether stages compute on GPUs."""
+        return scaling.use_gpu == "yes" or (scaling.use_gpu == "auto" and self.gpus > 0)
+
+    def training_workers(self, scaling: ScalingConfig) -> tuple[int, int]:
+        """Return (workers, CPUs of each)."""
+        workers = scaling.num_workers or (max(1, self.gpus) if self.uses_gpu(scaling) else 1)
+        return workers, scaling.cpus_per_worker or max(1, self.cpus // workers)
+
+    def encoders(self, scaling: ScalingConfig, plans: int) -> tuple[int, int, float]:
+        """Return (least actors, most actors, CPUs of each) for stages that run a network over shards."""
+        least, most = scaling.encoders
+        if self.uses_gpu(scaling):
+            most = most or max(least, self.gpus)
+            cpus = 1.0
+        else:
+            most = most or least
+            cpus = max(1.0, self.cpus // max(1, most))
+        most = max(1, min(most, plans))
+        return min(least, most), most, cpus
+
+
+@contextmanager
+def connect(config: Config) -> Iterator[Cluster]:
+    """Start a local Ray, or join the one that RAY_ADDRESS names; leave it at the end.
+
+    Raises:
+        ConfigError: more is asked for than the cluster has, or it cannot be joined.
+        StorageError: the workers cannot reach the storage.
+    """
+    for name, value in ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    for name, value in storage.environment().items():
+        os.environ.setdefault(name, value)
+    address = os.environ.get("RAY_ADDRESS", "local")
+    local = address == "local"
+    in_job = "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ
+    runtime_env: dict[str, object] = {"env_vars": {**ENVIRONMENT, **_public(storage.environment())}}
+    options: dict[str, object] = {}
+    if local:
+        os.environ.setdefault("RAY_AUTH_MODE", "disabled")  # the local cluster listens on loopback only
+        options = {"object_store_memory": LOCAL_OBJECT_STORE_BYTES, "dashboard_host": "127.0.0.1"}
+    elif not in_job:
+        runtime_env["py_modules"] = [str(Path(dcae15.__file__).parent)]  # workers run this code, not an older install
+    try:
+        ray.init(
+            address=address,
+            runtime_env=runtime_env,
+            logging_level=logging.WARNING,
+            log_to_driver=True,
+            configure_logging=True,
+            **options,  # pyright: ignore[reportArgumentType]
+        )
+    except ConnectionError as error:
+        raise ConfigError(
+            f"no Ray cluster answers at RAY_ADDRESS={address}: {error}; start it with `ray start --head`, "
+            "or unset RAY_ADDRESS to use a local one"
+        ) from error
+    try:
+        _quieten()
+        resources = ray.cluster_resources()
+        cluster = Cluster(int(resources.get("CPU", 0)), int(resources.get("GPU", 0)), local)
+        if not local:
+            _require_storage(config)
+        yield cluster
+    finally:
+        ray.shutdown()
+
+
+def check_workers(config: Config, cluster: Cluster) -> None:
+    """Raise ConfigError when a local cluster can never run what the configuration asks for; others may grow."""
+    workers, cpus = cluster.training_workers(config.scaling)
+    if not cluster.local:
+        return
+    if workers * cpus > cluster.cpus:
+        raise ConfigError(
+            f"scaling.num_workers={workers} with scaling.cpus_per_worker={cpus} needs {workers * cpus} CPUs, this machine "
+            f"has {cluster.cpus}; lower one of them"
+        )
+    if config.scaling.use_gpu == "yes" and workers > cluster.gpus:
+        raise ConfigError(
+            f"scaling.use_gpu=yes with {workers} workers needs {workers} GPUs, this machine has {cluster.gpus}; "
+            "set scaling.use_gpu=auto or lower scaling.num_workers"
+        )
+
+
+def user_error(error: BaseException) -> Dcae15Error | None:
+    """Return the error of ours that a Ray error wraps, if there is one."""
+    seen: set[int] = set()
+    queue: list[BaseException | None] = [error]
+    while queue:
+        current = queue.pop()
+        if current is None or id(current) in seen:
+            continue
+        seen.add(id(current))
+        if isinstance(current, Dcae15Error):
+            for kind in type(current).__mro__:  # a Ray task error inherits from the error that it wraps
+                if kind.__module__ == "dcae15.errors":
+                    cause = getattr(current, "cause", current)
+                    return kind(str(cause if isinstance(cause, Dcae15Error) else current))
+        queue += [current.__cause__, current.__context__, getattr(current, "cause", None)]
+        queue += list(getattr(current, "worker_failures", {}).values())
+    return None
+
+
+def _public(environment: dict[str, str]) -> dict[str, str]:
+    """Drop secrets: a runtime environment is shown on dashboards, and nodes bring their own credentials."""
+    secret = ("KEY", "SECRET", "TOKEN")
+    return {name: value for name, value in environment.items() if not any(word in name for word in secret)}
+
+
+def _require_storage(config: Config) -> None:
+    """Let a worker try the storage, so that missing credentials on the nodes show before any work."""
+
+    @ray.remote(num_cpus=0)
+    def check(uri: str) -> str:
+        try:
+            storage.check_access(uri)
+        except StorageError as error:
+            return str(error)
+        return ""
+
+    message = ray.get(check.remote(config.storage))
+    if message:
+        raise StorageError(f"a node of the cluster cannot use the storage: {message}")
+
+
+def _quieten() -> None:
+    """Keep Ray's own progress and notices out of ours; they are in its log files."""
+    from ray.data import DataContext
+
+    context = DataContext.get_current()
+    context.enable_progress_bars = False
+    context.execution_options.preserve_order = False
+    for name in ("ray.data", "ray.train", "ray.tune"):
+        logging.getLogger(name).setLevel(logging.WARNING)

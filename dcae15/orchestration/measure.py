@@ -1,0 +1,43 @@
+"""evaluate as a task on the cluster."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import ray
+import torch
+
+from dcae15.config import Config
+from dcae15.evaluation.measure import evaluate as measure
+from dcae15.orchestration.cluster import Cluster, user_error
+
+
+def evaluate(config: Config, cluster: Cluster, inputs: dict[str, str], *, uri: str, fingerprint: str) -> None:
+    """Run `dcae15.evaluation.measure.evaluate` in one task with all CPUs of a node, or a GPU."""
+    gpu = cluster.uses_gpu(config.scaling)
+    arms = {"structured": inputs["autoencoder"]}
+    if "baseline" in inputs:
+        arms["baseline"] = inputs["baseline"]
+    cpus = 1 if gpu or not cluster.local else cluster.cpus
+    arguments = {
+        "images": inputs["images"],
+        "autoencoders": arms,
+        "denoiser": inputs["denoiser"],
+        "samples": inputs["samples"],
+        "uri": uri,
+        "fingerprint": fingerprint,
+        "device": "cuda" if gpu else "cpu",
+    }
+    task = ray.remote(num_cpus=cpus, num_gpus=1 if gpu else 0, max_retries=3)(_task)
+    try:
+        ray.get(task.remote(config, arguments, cpus))
+    except ray.exceptions.RayTaskError as error:
+        known = user_error(error)
+        if known is None:
+            raise
+        raise known from None
+
+
+def _task(config: Config, arguments: dict[str, Any], threads: int) -> None:
+    torch.set_num_threads(threads)
+    measure(config, **arguments)

@@ -1,0 +1,185 @@
+"""The plan of a pipeline: its stages, what names each result, and which are there already. Pure arithmetic: no Ray, no data.
+
+A fingerprint covers the configuration fields that can change a result, and the fingerprints of the inputs. So a stage that ran
+with the same ones is reused, whoever ran it, and a sweep shares what its trials have in common.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from dcae15 import artifacts, storage
+from dcae15.config import Config, fingerprint, prefix_choices, result_fields
+from dcae15.data.shards import LATENT_BYTES
+from dcae15.training.stages import autoencoder_spec
+
+STAGES = (
+    "prepare_images",
+    "train_autoencoder",
+    "train_baseline",
+    "cache_latents",
+    "train_diffusion",
+    "sample",
+    "evaluate",
+)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage of a pipeline.
+
+    Attributes:
+        name: as in `STAGES`.
+        kind: kind of the artifact that it makes.
+        fingerprint: what names the result.
+        uri: where the result is, or will be.
+        inputs: URIs of the artifacts that it reads, by role.
+        facts: what ``--dry-run`` prints: images, bytes, lengths.
+    """
+
+    name: str
+    kind: str
+    fingerprint: str
+    uri: str
+    inputs: dict[str, str] = field(default_factory=dict)
+    facts: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def done(self) -> bool:
+        """Whether the result is there."""
+        return artifacts.finished(self.uri)
+
+
+def plan(config: Config, given: Mapping[str, str] | None = None) -> list[Stage]:
+    """Return the stages of the whole pipeline, in order.
+
+    Args:
+        config: the configuration.
+        given: URIs of artifacts to use instead of those that this configuration would make, by role (``images``,
+            ``autoencoder``, ``baseline``, ``latents``, ``denoiser``, ``samples``); their stages are left out.
+    """
+    planner = _Planner(config, dict(given or {}))
+    for name in STAGES:
+        getattr(planner, name)()
+    return planner.stages
+
+
+class _Planner:
+    def __init__(self, config: Config, given: dict[str, str]) -> None:
+        self.config = config
+        self.stages: list[Stage] = []
+        self.known = {role: (uri, _fingerprint_of(uri)) for role, uri in given.items()}
+
+    def _add(
+        self, name: str, kind: str, role: str, reads: tuple[str, ...], fields: dict[str, Any], **facts: str
+    ) -> None:
+        """Plan a stage unless its result was given."""
+        if role in self.known:
+            return
+        inputs = {r: self.known[r] for r in reads if r in self.known}
+        values = {**fields, "inputs": {r: print_ for r, (_, print_) in inputs.items()}}
+        print_ = fingerprint(kind, values)
+        uri = storage.join(self.config.storage, kind, print_)
+        self.stages.append(Stage(name, kind, print_, uri, {r: u for r, (u, _) in inputs.items()}, facts))
+        self.known[role] = (uri, print_)
+
+    def prepare_images(self) -> None:
+        data = self.config.data
+        fields = result_fields(data)
+        images = "as many as the source holds"
+        if data.source == "shapes":
+            count = data.shapes.images + data.shapes.val_images
+            images = f"{count:,}" if not data.limit else f"{min(data.limit, count):,} or fewer"
+        else:
+            del fields["shapes"]
+        size = f"{data.resolution}x{data.resolution} pixels, {data.resolution**2 * 3:,} bytes uncompressed"
+        fields["seed"] = self.config.seed
+        self._add("prepare_images", "images", "images", (), fields, source=data.source, images=images, each=size)
+
+    def train_autoencoder(self) -> None:
+        self._autoencoder("train_autoencoder", "autoencoder", masked=self.config.autoencoder.prefix.kind != "none")
+
+    def train_baseline(self) -> None:
+        if self.config.baseline and self.config.autoencoder.prefix.kind != "none":
+            self._autoencoder("train_baseline", "baseline", masked=False)
+
+    def _autoencoder(self, name: str, role: str, masked: bool) -> None:
+        settings = self.config.autoencoder
+        fields = result_fields(settings)
+        spec = autoencoder_spec(settings)
+        for key in (
+            "preset",
+            "latent_channels",
+            "encoder_widths",
+            "encoder_depths",
+            "decoder_widths",
+            "decoder_depths",
+        ):
+            del fields[key]
+        fields["spec"] = spec.to_dict()
+        prefix = fields.pop("prefix")
+        choices = prefix_choices(settings.prefix, spec.latent_channels)
+        if masked:
+            for key in ("first", "step"):
+                del prefix[key]
+            fields["prefix"] = {**prefix, "choices": choices}
+        fields["random_crop_min_area"] = self.config.data.random_crop_min_area
+        fields["seed"] = self.config.seed
+        facts = {
+            "length": f"{settings.training.images:,} images in batches of {settings.training.batch_size}",
+            "prefixes": f"{settings.prefix.kind} {choices}" if masked else "none: all channels in every step",
+            "latent": f"{spec.latent_channels} channels, f{spec.spatial_compression}",
+        }
+        self._add(name, "autoencoder", role, ("images",), fields, **facts)
+
+    def cache_latents(self) -> None:
+        data, latents = self.config.data, self.config.latents
+        spec = autoencoder_spec(self.config.autoencoder)
+        side = data.resolution // spec.spatial_compression
+        size = spec.latent_channels * side * side * LATENT_BYTES[latents.dtype]
+        each = f"{spec.latent_channels}x{side}x{side} {latents.dtype}, {size:,} bytes"
+        copies = "every image and its mirror" if latents.mirror else "every image once"
+        fields = result_fields(latents)
+        self._add("cache_latents", "latents", "latents", ("images", "autoencoder"), fields, images=copies, each=each)
+
+    def train_diffusion(self) -> None:
+        settings = self.config.diffusion
+        training = settings.training
+        fields = {**result_fields(settings), "seed": self.config.seed}
+        facts = {
+            "length": f"{training.images:,} images in batches of {training.batch_size}",
+            "prefixes": settings.prefix.kind,
+            "latents": f"{settings.scaling} scale, {'mean removed' if settings.shift else 'mean kept'}",
+        }
+        self._add("train_diffusion", "denoiser", "denoiser", ("latents",), fields, **facts)
+
+    def sample(self) -> None:
+        settings = self.config.sampling
+        facts = {
+            "images": f"{settings.images:,}",
+            "solver": f"{settings.solver}, {settings.steps} steps, guidance {settings.guidance:g}",
+        }
+        self._add("sample", "images", "samples", ("denoiser", "autoencoder"), result_fields(settings), **facts)
+
+    def evaluate(self) -> None:
+        reads = ("images", "autoencoder", "baseline", "denoiser", "samples")
+        fields = {**result_fields(self.config.evaluation), "seed": self.config.seed}
+        facts = {"images": f"{self.config.evaluation.reconstruction_images:,} validation images"}
+        self._add("evaluate", "evaluation", "evaluation", reads, fields, **facts)
+
+
+def _fingerprint_of(uri: str) -> str:
+    """Name a given artifact: by its manifest, or, for foreign weights, by where they are."""
+    return artifacts.read_manifest(uri)["fingerprint"] if artifacts.finished(uri) else f"foreign {uri}"
+
+
+def describe(stages: list[Stage], config: Config) -> str:
+    """Return the plan as text: each stage, reused or to run, fingerprint, inputs, images, bytes."""
+    lines = [f"storage: {config.storage}"]
+    for stage in stages:
+        lines.append(f"{stage.name:<18} {'reused' if stage.done else 'to run':<7} {stage.fingerprint}  {stage.uri}")
+        lines += [f"{'':<18}   reads {role}: {uri}" for role, uri in stage.inputs.items()]
+        lines += [f"{'':<18}   {name}: {value}" for name, value in stage.facts.items()]
+    return "\n".join(lines)

@@ -1,0 +1,145 @@
+"""Shards written by Ray Data: one row of the dataset is the plan of one shard, an actor writes it whole.
+
+A restarted job plans only the shards without a side file, so nothing is lost and nothing is written twice.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import pickle
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, Protocol, TypeVar
+
+import ray
+from ray.data import ActorPoolStrategy
+
+from dcae15.artifacts import Shard
+from dcae15.data.shards import ShardRecord, read_records
+from dcae15.orchestration.cluster import user_error
+
+PlanT = TypeVar("PlanT")
+
+
+@dataclass(frozen=True)
+class ShardPlan(Generic[PlanT]):
+    """One shard to write: its path below the artifact, how many rows it covers, and what its writer needs to know."""
+
+    path: str
+    count: int
+    content: PlanT
+
+
+class ShardWriter(Protocol):
+    """Writes shards; one lives in each actor, so that weights are loaded once."""
+
+    def write(self, plan: ShardPlan[Any]) -> ShardRecord:
+        """Write the shard and its side file."""
+        ...
+
+
+@dataclass(frozen=True)
+class Pool:
+    """Actors that write shards.
+
+    Attributes:
+        least: actors to start with.
+        most: actors to grow to.
+        cpus: CPUs of each.
+        gpus: GPUs of each.
+    """
+
+    least: int
+    most: int
+    cpus: float = 1.0
+    gpus: float = 0.0
+
+
+def write_shards(
+    stage: str,
+    root: str,
+    plans: Sequence[ShardPlan[Any]],
+    make_writer: Callable[[], ShardWriter],
+    pool: Pool,
+    after_each: Callable[[list[ShardRecord]], None] = lambda records: None,
+) -> list[ShardRecord]:
+    """Write every planned shard that is not there yet; return the records of all of them, in the order of ``plans``.
+
+    Args:
+        stage: name in progress lines.
+        root: URI of the artifact.
+        plans: all shards.
+        make_writer: makes the writer inside an actor; must be picklable.
+        pool: the actors.
+        after_each: called on the driver with all records so far; may raise to stop early.
+
+    Raises:
+        Dcae15Error: what a writer raised.
+    """
+    records = {path: record for path, record in read_records(root).items() if path in {p.path for p in plans}}
+    missing = [plan for plan in plans if plan.path not in records]
+    progress = _Progress(
+        stage, sum(p.count for p in plans), sum(p.count for p in plans) - sum(p.count for p in missing)
+    )
+    if missing:
+        rows = [{"plan": pickle.dumps(plan)} for plan in missing]
+        dataset = ray.data.from_items(rows, override_num_blocks=len(rows)).map(
+            _Actor,
+            fn_constructor_args=(make_writer,),
+            compute=ActorPoolStrategy(min_size=min(pool.least, len(rows)), max_size=min(pool.most, len(rows))),
+            num_cpus=pool.cpus,
+            num_gpus=pool.gpus,
+            max_restarts=-1,
+        )
+        counts = {plan.path: plan.count for plan in missing}
+        try:
+            for row in dataset.iter_rows():
+                record = _unpack(row["record"])
+                records[record.shard.path] = record
+                progress.advance(counts[record.shard.path])
+                after_each(list(records.values()))
+        except Exception as error:
+            known = user_error(error)
+            if known is None:
+                raise
+            raise known from None
+    return [records[plan.path] for plan in plans]
+
+
+class _Actor:
+    """Adapts a writer to a row of a Ray dataset."""
+
+    def __init__(self, make_writer: Callable[[], ShardWriter]) -> None:
+        self.writer = make_writer()
+
+    def __call__(self, row: dict[str, bytes]) -> dict[str, bytes]:
+        return {"record": pickle.dumps(dataclasses.asdict(self.writer.write(pickle.loads(row["plan"]))))}  # noqa: S301
+
+
+def _unpack(data: bytes) -> ShardRecord:
+    body = pickle.loads(data)  # noqa: S301  # made by our own actor a moment ago
+    return ShardRecord(Shard(**body["shard"]), body["rejected"], body["statistics"])
+
+
+class _Progress:
+    """A line at least every few seconds while shards arrive."""
+
+    def __init__(self, stage: str, total: int, done: int) -> None:
+        self.stage, self.total, self.done, self.before = stage, total, done, done
+        self.began = self.printed = time.perf_counter()
+        if done:
+            print(f"{stage}: {done:,} of {total:,} images were done before; continuing", flush=True)
+
+    def advance(self, count: int) -> None:
+        self.done += count
+        now = time.perf_counter()
+        if now - self.printed < 3 and self.done < self.total:
+            return
+        self.printed = now
+        rate = (self.done - self.before) / (now - self.began)
+        eta = int((self.total - self.done) / max(rate, 1e-9))
+        print(
+            f"{self.stage}: {self.done:,}/{self.total:,} images  {rate:,.0f} images/s  ETA {eta // 60}:{eta % 60:02d}",
+            flush=True,
+        )

@@ -1,0 +1,75 @@
+"""The training stages on Ray Train."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable
+from typing import Any
+
+from ray.train import FailureConfig, RunConfig, ScalingConfig
+from ray.train.torch import TorchTrainer
+from ray.train.v2.api.exceptions import TrainingFailedError
+
+from dcae15 import storage, tracking
+from dcae15.config import Config
+from dcae15.errors import TrainingError
+from dcae15.orchestration.cluster import Cluster, check_workers, user_error
+from dcae15.orchestration.runtime import RayRuntime
+from dcae15.training import stages
+
+
+def train_autoencoder(config: Config, cluster: Cluster, tracker: tracking.TrackerSpec | None, **stage: Any) -> None:
+    """Run `dcae15.training.stages.train_autoencoder` on the cluster's workers."""
+    _fit(stages.train_autoencoder, config, cluster, tracker, stage)
+
+
+def train_diffusion(config: Config, cluster: Cluster, tracker: tracking.TrackerSpec | None, **stage: Any) -> None:
+    """Run `dcae15.training.stages.train_diffusion` on the cluster's workers."""
+    _fit(stages.train_diffusion, config, cluster, tracker, stage)
+
+
+def _fit(
+    function: Callable[..., None],
+    config: Config,
+    cluster: Cluster,
+    tracker: tracking.TrackerSpec | None,
+    stage: dict[str, Any],
+) -> None:
+    check_workers(config, cluster)
+    workers, cpus = cluster.training_workers(config.scaling)
+    gpu = cluster.uses_gpu(config.scaling)
+    # Our checkpoints make a run continue; Ray's own snapshot of an earlier run of the same name must not interfere.
+    name = f"{stage['fingerprint']}-{uuid.uuid4().hex[:8]}"
+    trainer = TorchTrainer(
+        _worker,
+        train_loop_config={"function": function, "config": config, "tracker": tracker, "stage": stage, "threads": cpus},
+        scaling_config=ScalingConfig(
+            num_workers=workers, use_gpu=gpu, resources_per_worker={"CPU": cpus, **({"GPU": 1} if gpu else {})}
+        ),
+        run_config=RunConfig(
+            name=name,
+            storage_path=storage.join(config.storage, ".ray"),
+            failure_config=FailureConfig(max_failures=config.scaling.max_failures, controller_failure_limit=3),
+        ),
+    )
+    try:
+        trainer.fit()
+    except TrainingFailedError as error:
+        known = user_error(error)
+        if known is not None:
+            raise known from None
+        raise TrainingError(
+            f"training at {stage['uri']} stopped: {error}; its checkpoints are kept, the same command continues it"
+        ) from error
+    finally:
+        storage.remove(storage.join(config.storage, ".ray", name))
+
+
+def _worker(loop: dict[str, Any]) -> None:
+    """Train in one worker."""
+    import torch
+
+    torch.set_num_threads(loop["threads"])
+    runtime = RayRuntime()
+    tracker = tracking.open_tracker(loop["tracker"] if runtime.rank == 0 else None)
+    loop["function"](loop["config"], runtime=runtime, tracker=tracker, **loop["stage"])
