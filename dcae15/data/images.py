@@ -71,6 +71,7 @@ def decode(data: bytes, *, min_side: int, max_pixels: int) -> Image.Image:
     - The EXIF orientation is applied; an EXIF block that cannot be read is ignored.
     - Files with several frames or pages are "animated": nobody said which frame is the image. The second picture of a
       phone's JPEG (MPO: depth or gain map) is no frame; the main one is taken.
+    - Flipped bits inside the pixel data are found where the format has checksums (PNG); a JPEG's go unnoticed.
 
     Args:
         data: The whole file.

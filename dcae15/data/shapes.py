@@ -93,8 +93,9 @@ def file_path(split: str, index: int, config: ShapesConfig) -> str:
 def write_range(root_uri: str, split: str, start: int, stop: int, config: ShapesConfig) -> None:
     """Draw images ``start`` to ``stop - 1`` of a split and write them as JPEG files below ``root_uri``.
 
-    Quality 95 without chroma subsampling. Writing a range again writes the same bytes to the same names, so that an
-    interrupted job may simply repeat it, and jobs may share a split in any cut.
+    Quality 95 without chroma subsampling: about 1.9 kB for an image of 32 pixels, 28 kB for one of 256.
+    Writing a range again writes the same bytes to the same names, so that an interrupted job may simply repeat it, and
+    jobs may share a split in any cut.
 
     Raises:
         ConfigError: A field of ``config`` is outside of its range.
