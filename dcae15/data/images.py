@@ -1,0 +1,211 @@
+"""Images: robust decoding of foreign files, crops, and the PNG coding of our own shards."""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageFile
+from PIL.BmpImagePlugin import BmpImageFile
+from PIL.GifImagePlugin import GifImageFile
+from PIL.JpegImagePlugin import JpegImageFile
+from PIL.PngImagePlugin import PngImageFile
+from PIL.TiffImagePlugin import TiffImageFile
+from PIL.WebPImagePlugin import WebPImageFile
+
+from dcae15.errors import DataError
+
+Pixels = NDArray[np.uint8]
+Reader = Callable[[io.BytesIO], ImageFile.ImageFile]
+
+# Pillow's readers, chosen here by a file's first bytes rather than by Image.open, which has checks of its own on the
+# number of pixels (a process-wide limit, with warnings), knows formats that run other programs, and takes phone
+# photographs with a second picture inside (MPO) for animations.
+_READERS: tuple[tuple[bytes, Reader], ...] = (
+    (b"\xff\xd8\xff", JpegImageFile),
+    (b"\x89PNG\r\n\x1a\n", PngImageFile),
+    (b"RIFF", WebPImageFile),
+    (b"GIF8", GifImageFile),
+    (b"BM", BmpImageFile),
+    (b"II", TiffImageFile),
+    (b"MM", TiffImageFile),
+)
+
+_ORIENTATION_TAG = 0x0112
+_UPRIGHT: dict[int, Image.Transpose] = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+_LONGEST_ASPECT = 8  # longer images lose their ends, or a 8 x 10,000,000 file would fill the memory once it is resized
+
+
+class BadImage(Exception):  # noqa: N818 - a finding about one image, which is set aside and counted, not a failure
+    """One image cannot be used.
+
+    Attributes:
+        reason: One stable word to count by: "empty", "unreadable", "truncated", "animated", "too_small", "too_large",
+            or "unsupported".
+    """
+
+    def __init__(self, reason: str, detail: str):
+        super().__init__(f"{reason}: {detail}")
+        self.reason = reason
+
+
+def decode(data: bytes, *, min_side: int, max_pixels: int) -> Image.Image:
+    """Decode a JPEG, PNG, WebP, GIF, BMP or TIFF file to an upright RGB image of 8 bits.
+
+    - The contents decide about the format, not the name.
+    - 16-bit images are scaled to 8 bits. 32-bit and float pixels are "unsupported": their range is not defined.
+    - CMYK is converted, with the inverted inks of Adobe's JPEG files put right. Colour profiles are not applied.
+    - Transparent pixels show white, as on a page.
+    - The EXIF orientation is applied; an EXIF block that cannot be read is ignored.
+    - Files with several frames or pages are "animated": nobody said which frame is the image. The second picture of a
+      phone's JPEG (MPO: depth or gain map) is no frame; the main one is taken.
+    - Flipped bits inside the pixel data are found where the format has checksums (PNG); a JPEG's go unnoticed.
+
+    Args:
+        data: The whole file.
+        min_side: Images with a shorter side below this are "too_small".
+        max_pixels: Images with more pixels are "too_large", judged by the header, before memory is taken for pixels.
+
+    Raises:
+        BadImage: The image cannot be used.
+    """
+    if not data:
+        raise BadImage("empty", "the file has no bytes")
+    reader = next((reader for magic, reader in _READERS if data.startswith(magic)), None)
+    if reader is None:
+        raise BadImage("unreadable", f"no JPEG, PNG, WebP, GIF, BMP or TIFF file; it begins with {data[:8]!r}")
+    try:
+        image = reader(io.BytesIO(data))
+        _check_size(image, min_side, max_pixels)
+        if getattr(image, "is_animated", False):
+            raise BadImage("animated", "the file holds more than one frame; save the one that is meant")
+        if isinstance(image, PngImageFile):
+            # Pillow skips the checksums of pixel chunks while it decodes.
+            PngImageFile(io.BytesIO(data)).verify()
+        image.load()
+        orientation = _orientation(image)
+        image = _to_rgb(image)
+        return image.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else image
+    except (BadImage, MemoryError):
+        raise
+    except Image.DecompressionBombError as error:
+        raise BadImage("too_large", str(error)) from error
+    except Exception as error:  # damaged bytes reach Pillow's parsers, which raise almost anything
+        raise BadImage(*_diagnose(error)) from error
+
+
+def resize_shorter(image: Image.Image, side: int) -> Image.Image:
+    """Resize so that the shorter side is ``side`` pixels, keeping the aspect.
+
+    As ADM (Dhariwal and Nichol, 2021) prepared ImageNet: halve with a box filter while the shorter side is at least
+    twice as long as asked for, then bicubic. Images longer than 8 times their shorter side lose their ends.
+    """
+    width, height = image.size
+    longest = _LONGEST_ASPECT * min(width, height)
+    if max(width, height) > longest:
+        left, top = max(0, width - longest) // 2, max(0, height - longest) // 2
+        box = (left, top, left + min(width, longest), top + min(height, longest))
+        image = image.resize((box[2] - box[0], box[3] - box[1]), Image.Resampling.NEAREST, box=box)
+    while min(image.size) >= 2 * side:
+        image = image.resize((image.width // 2, image.height // 2), Image.Resampling.BOX)
+    shorter = min(image.size)
+    size = (round(image.width * side / shorter), round(image.height * side / shorter))
+    return image.resize(size, Image.Resampling.BICUBIC)
+
+
+def center_crop(image: Image.Image, resolution: int) -> Pixels:
+    """Return the central square of an RGB image as ADM prepares it, uint8 (resolution, resolution, 3)."""
+    pixels = np.asarray(resize_shorter(image, resolution))
+    top, left = (pixels.shape[0] - resolution) // 2, (pixels.shape[1] - resolution) // 2
+    return pixels[top : top + resolution, left : left + resolution].copy()
+
+
+def random_resized_crop(image: Image.Image, resolution: int, generator: np.random.Generator, min_area: float) -> Pixels:
+    """Return a random part of an RGB image, resized (bicubic) to uint8 (resolution, resolution, 3).
+
+    The part covers a share of the image's area that is uniform in [min_area, 1] and has an aspect that is log-uniform
+    in [3/4, 4/3]. Parts that do not fit are drawn again; after ten tries the central part is taken, as large as the
+    range of aspects allows.
+    """
+    width, height = image.size
+    for _ in range(10):
+        area = width * height * generator.uniform(min_area, 1)
+        aspect = math.exp(generator.uniform(math.log(3 / 4), math.log(4 / 3)))
+        w, h = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
+        if 0 < w <= width and 0 < h <= height:
+            left, top = int(generator.integers(width - w + 1)), int(generator.integers(height - h + 1))
+            break
+    else:
+        w, h = min(width, max(1, round(height * 4 / 3))), min(height, max(1, round(width * 4 / 3)))
+        left, top = (width - w) // 2, (height - h) // 2
+    size, box = (resolution, resolution), (left, top, left + w, top + h)
+    return np.array(image.resize(size, Image.Resampling.BICUBIC, box=box))
+
+
+def encode_png(pixels: Pixels) -> bytes:
+    """Encode uint8 (H, W, 3) without loss; fast rather than small."""
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG", compress_level=1)
+    return buffer.getvalue()
+
+
+def decode_png(data: bytes) -> Pixels:
+    """Decode what `encode_png` wrote to uint8 (H, W, 3).
+
+    Raises:
+        DataError: The bytes are damaged, or no RGB image of 8 bits.
+    """
+    try:
+        image = PngImageFile(io.BytesIO(data))
+        if image.mode == "RGB":
+            return np.array(image)
+    except Exception as error:
+        raise DataError(f"A stored image is damaged ({error}): prepare the images again.") from error
+    raise DataError(f"A stored image has mode {image.mode} instead of RGB: it was not written by prepare_images.")
+
+
+def _check_size(image: Image.Image, min_side: int, max_pixels: int) -> None:
+    width, height = image.size
+    if min(width, height) < max(1, min_side):
+        raise BadImage("too_small", f"{width} x {height} pixels; the shorter side needs {min_side}")
+    if width * height > max_pixels:
+        raise BadImage("too_large", f"{width} x {height} pixels, more than {max_pixels}")
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    sixteen_bits = image.mode.startswith("I;16") or (image.mode == "I" and isinstance(image, PngImageFile))
+    if sixteen_bits:  # Pillow's own conversion clips at 255
+        wide = np.asarray(image).astype(np.uint32)
+        return Image.fromarray(((wide * 255 + 32767) // 65535).astype(np.uint8)).convert("RGB")
+    if image.mode in ("I", "F", "LAB"):
+        raise BadImage("unsupported", f"pixels of mode {image.mode} have no defined conversion to 8-bit RGB")
+    if image.has_transparency_data:
+        layer = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB")
+    return image.convert("RGB")
+
+
+def _orientation(image: Image.Image) -> int:
+    try:
+        return image.getexif().get(_ORIENTATION_TAG, 1)
+    except Exception:  # a damaged EXIF block says nothing about the pixels
+        return 1
+
+
+def _diagnose(error: Exception) -> tuple[str, str]:
+    """Reason and detail for an exception that Pillow raised."""
+    detail = f"{type(error).__name__}: {error}"
+    cut = isinstance(error, EOFError) or "truncated" in detail.lower() or "incomplete" in detail.lower()
+    return ("truncated" if cut else "unreadable"), detail

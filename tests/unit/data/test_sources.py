@@ -1,0 +1,138 @@
+from collections import Counter
+
+import pytest
+
+from dcae15 import storage
+from dcae15.data import sources
+from dcae15.errors import ConfigError, DataError
+
+
+@pytest.fixture
+def folder(monkeypatch):
+    """Serve a listing from memory: set the paths, then list "root"."""
+    paths: list[str] = []
+    monkeypatch.setattr(storage, "list_files", lambda uri: [storage.FileInfo(p, 1) for p in sorted(paths)])
+    monkeypatch.setattr(storage, "join", lambda uri, *parts: "/".join((uri, *parts)))
+    return paths
+
+
+def listed(val_fraction=0.25, limit=0, seed=0):
+    return sources.list_folder("root", val_fraction=val_fraction, limit=limit, seed=seed)
+
+
+def ids(images):
+    return [image.id for image in images]
+
+
+def test_imagenets_layout(folder):
+    folder += ["train/n02/b.JPEG", "train/n01/a.JPEG", "train/n01/deep/c.png", "val/n02/d.JPEG"]
+    source = listed()
+    assert source.class_names == ("n01", "n02")
+    assert [(i.id, i.uri, i.label) for i in source.train] == [
+        ("train/n01/a.JPEG", "root/train/n01/a.JPEG", 0),
+        ("train/n01/deep/c.png", "root/train/n01/deep/c.png", 0),
+        ("train/n02/b.JPEG", "root/train/n02/b.JPEG", 1),
+    ]
+    assert [(i.id, i.label) for i in source.val] == [("val/n02/d.JPEG", 1)]
+    assert source.ignored == 0
+
+
+def test_a_share_of_every_class_is_held_out_without_val(folder):
+    folder += [f"{name}/{i}.png" for name, count in (("cat", 40), ("dog", 8), ("tiny", 2)) for i in range(count)]
+    source = listed()
+    assert Counter(i.label for i in source.val) == {0: 10, 1: 2}
+    assert Counter(i.label for i in source.train) == {0: 30, 1: 6, 2: 2}
+    assert sorted(ids(source.train) + ids(source.val)) == sorted(folder)
+    assert source == listed()
+    assert ids(source.val) != ids(listed(seed=1).val)
+
+
+@pytest.mark.parametrize(("images", "expected"), [(1, 0), (4, 0), (5, 1), (30, 1), (60, 2)])
+def test_small_shares_still_hold_out_one_image_of_a_class(folder, images, expected):
+    folder += [f"cat/{i}.png" for i in range(images)]
+    assert len(listed(val_fraction=0.03).val) == expected
+
+
+def test_large_shares_leave_an_image_to_train_on(folder):
+    folder += [f"cat/{i}.png" for i in range(6)]
+    source = listed(val_fraction=0.99)
+    assert (len(source.train), len(source.val)) == (1, 5)
+
+
+def test_no_share_holds_out_nothing(folder):
+    folder += [f"cat/{i}.png" for i in range(20)]
+    assert listed(val_fraction=0).val == ()
+
+
+def test_train_without_val_gives_the_held_out_share(folder):
+    folder += [f"train/cat/{i}.png" for i in range(20)]
+    source = listed()
+    assert (len(source.train), len(source.val), source.class_names) == (15, 5, ("cat",))
+
+
+def test_suffixes_hidden_files_and_strays_are_counted(folder):
+    taken = [f"cat/{i}{suffix}" for i, suffix in enumerate((*sources.SUFFIXES, ".JPG", ".Png"))]
+    folder += [*taken, "cat/notes.txt", "cat/.thumb.jpg", ".cache/x.jpg", "cat/noend", "readme.md", "cover.jpg"]
+    source = listed(val_fraction=0)
+    assert ids(source.train) == sorted(taken)
+    assert (source.class_names, source.ignored) == (("cat",), 6)
+
+
+def test_other_folders_beside_train_and_val_are_ignored(folder):
+    folder += ["train/a/1.png", "val/a/2.png", "test/3.png"]
+    source = listed()
+    assert (ids(source.train), ids(source.val), source.ignored) == (["train/a/1.png"], ["val/a/2.png"], 1)
+
+
+def test_a_class_may_be_called_train(folder):
+    folder += ["train/1.png", "plane/2.png"]
+    assert listed(val_fraction=0).class_names == ("plane", "train")
+
+
+@pytest.mark.parametrize("paths", [["b.png", "a.png"], ["train/a.png", "train/b.png"]])
+def test_unlabelled_images_are_one_class(folder, paths):
+    folder += paths
+    source = listed(val_fraction=0)
+    assert (source.class_names, ids(source.train)) == (("images",), sorted(paths))
+    assert {i.label for i in source.train} == {0}
+
+
+def test_unlabelled_images_with_splits(folder):
+    folder += ["train/a.png", "val/b.png"]
+    source = listed()
+    assert (source.class_names, ids(source.train), ids(source.val)) == (("images",), ["train/a.png"], ["val/b.png"])
+
+
+def test_the_limit_spreads_over_the_classes(folder):
+    folder += [f"train/{name}/{i}.png" for name, n in (("a", 50), ("b", 50), ("c", 1)) for i in range(n)]
+    folder += [f"val/a/{i}.png" for i in range(9)]
+    source = listed(limit=7)
+    assert Counter(i.label for i in source.train) == {0: 3, 1: 3, 2: 1}
+    assert len(source.val) == 7
+    assert ids(source.train) == sorted(ids(source.train))
+    assert listed(limit=2).class_names == ("a", "b", "c")
+    assert set(ids(listed(limit=5).train)) < set(ids(source.train))
+
+
+@pytest.mark.parametrize(
+    ("paths", "message"),
+    [
+        ([], "nothing is there.*train/<class>"),
+        (["a.txt", "b.csv"], "2 files have other suffixes.*train/<class>"),
+        (["val/cat/1.png"], "no train/"),
+        (["train/cat/1.png", "val/cat/1.png", "val/dog/2.png"], "'dog'"),
+        (["train/cat/1.png", "val/2.png"], "val/2.png.*move them"),
+        (["imagenet/train/cat/1.png", "imagenet/val/cat/1.png"], "data.source=root/imagenet"),
+    ],
+)
+def test_other_layouts_are_explained(folder, paths, message):
+    folder += paths
+    with pytest.raises(DataError, match=message):
+        listed()
+
+
+@pytest.mark.parametrize(("option", "value"), [("val_fraction", 1.0), ("val_fraction", -0.1), ("limit", -1)])
+def test_options_out_of_range(folder, option, value):
+    folder += ["cat/1.png"]
+    with pytest.raises(ConfigError, match=option):
+        listed(**{option: value})
