@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import torch
+from PIL import Image
 from torch import Tensor
 
 from dcae15.artifacts import ImageSet, LatentSet, Split
@@ -151,7 +152,7 @@ def image_batches(
         image = image_codec.decode_png(value) if isinstance(value, bytes) else value
         if image_set.crop == "random":
             image = image_codec.random_resized_crop(
-                image_codec.from_array(image), image_set.resolution, generator, min_area=min_area
+                Image.fromarray(image), image_set.resolution, generator, min_area=min_area
             )
         return image[:, ::-1] if flip and generator.random() < 0.5 else image
 
@@ -212,5 +213,5 @@ def square(value: Any, image_set: ImageSet) -> np.ndarray:
     """Return one stored image as the centre crop (H, W, 3) that everything but training uses."""
     image = image_codec.decode_png(value) if isinstance(value, bytes) else value
     if image_set.crop == "random":
-        image = image_codec.center_crop(image_codec.from_array(image), image_set.resolution)
+        image = image_codec.center_crop(Image.fromarray(image), image_set.resolution)
     return image

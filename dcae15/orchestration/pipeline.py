@@ -8,61 +8,65 @@ from dataclasses import replace
 from typing import Any
 
 from dcae15 import artifacts, storage, tracking
+from dcae15.command_line import Command
 from dcae15.config import Config
 from dcae15.errors import ArtifactError, Dcae15Error
-from dcae15.orchestration.plan import Stage, describe, plan
-from dcae15.report.data import StageSummary
-
-ROLES = {
-    "prepare_images": "images",
-    "train_autoencoder": "autoencoder",
-    "train_baseline": "baseline",
-    "cache_latents": "latents",
-    "train_diffusion": "denoiser",
-    "sample": "samples",
-    "evaluate": "evaluation",
-}
-"""What each stage makes, as other stages call it."""
+from dcae15.orchestration.plan import STAGES, Stage, describe, plan
 
 
-def dry_run(config: Config, given: Mapping[str, str] | None = None, only: str | None = None) -> str:
-    """Return the plan as text, without starting Ray."""
+def dry_run(config: Config, given: Mapping[str, str] | None = None, names: Sequence[str] = STAGES) -> str:
+    """Return the plan of the named stages as text, without starting Ray."""
     config = replace(config, storage=storage.resolve(config.storage))
-    return describe(_chosen(plan(config, given), only), config)
+    return describe([stage for stage in plan(config, given) if stage.name in names], config)
 
 
 def run_pipeline(config: Config) -> str:
     """Run every stage that is not done yet and write the report; return the report's URI."""
-    from dcae15.orchestration.results import write_report
+    from dcae15.orchestration.results import report_uri, write_report
 
     config = _prepared(config)
-    summaries = _run(config, plan(config))
-    return write_report(config, summaries)
+    stages = plan(config)
+    seconds, parent = _run(config, stages)
+    uri = report_uri(config, stages)
+    if seconds or not storage.exists(uri):
+        write_report(config, stages, seconds, parent)
+    return uri
 
 
-def run_stage(config: Config, name: str, given: Mapping[str, str] | None = None) -> str:
-    """Run one stage whose inputs exist; return the URI of its artifact.
+def run_stages(config: Config, names: Sequence[str], given: Mapping[str, str] | None = None) -> list[str]:
+    """Run stages whose inputs exist; return the URIs of their artifacts.
 
     Raises:
         ArtifactError: an input is missing; the message names the script that makes it.
     """
     config = _prepared(config)
     stages = plan(config, given)
-    stage = _chosen(stages, name)[0]
-    makers = {s.uri: s.name for s in stages}
-    for role, uri in stage.inputs.items():
-        if uri in makers and not artifacts.finished(uri):
-            script = makers[uri].replace("train_baseline", "train_autoencoder")
-            raise ArtifactError(
-                f"{name} needs {role} at {uri}, which is not there; run `python pipelines/{script}.py` with the same "
-                f"configuration first, or pass {role}=URI"
-            )
-    _run(config, [stage])
-    return stage.uri
+    chosen = [stage for stage in stages if stage.name in names]
+    makers = {stage.uri: stage.name for stage in stages}
+    for stage in chosen:
+        for role, uri in stage.inputs.items():
+            if uri in makers and makers[uri] not in names and not artifacts.finished(uri):
+                script = makers[uri].replace("train_baseline", "train_autoencoder")
+                raise ArtifactError(
+                    f"{stage.name} needs {role} at {uri}, which is not there; run `python pipelines/{script}.py` with the "
+                    f"same configuration first, or pass {role}=URI"
+                )
+    _run(config, chosen)
+    return [stage.uri for stage in chosen]
 
 
-def _chosen(stages: list[Stage], only: str | None) -> list[Stage]:
-    return [stage for stage in stages if only is None or stage.name == only]
+def run_command(command: Command, name: str) -> None:
+    """Do what a stage's script was asked to: print the plan, or run the stage and print its artifact and the next command."""
+    config, given = command.config, command.inputs
+    names = [name, "train_baseline"] if name == "train_autoencoder" and config.baseline else [name]
+    if command.dry_run:
+        print(dry_run(config, given, names))
+        return
+    for uri in run_stages(config, names, given):
+        print(f"artifact: {uri}")
+    following = [s for s in STAGES if s not in ("train_baseline", *names) and STAGES.index(s) > STAGES.index(name)]
+    if following:
+        print(f"next: python pipelines/{following[0]}.py with the same configuration")
 
 
 def _prepared(config: Config) -> Config:
@@ -70,38 +74,37 @@ def _prepared(config: Config) -> Config:
     return replace(config, storage=storage.resolve(config.storage))
 
 
-def _run(config: Config, stages: Sequence[Stage]) -> list[StageSummary]:
-    """Run the stages that are not done, on one cluster; nothing is started when all are."""
-    missing = [stage.name for stage in stages if not stage.done]
-    if not missing:
+def _run(config: Config, stages: Sequence[Stage]) -> tuple[dict[str, float], tracking.TrackerSpec | None]:
+    """Run the stages that are not done, on one cluster; nothing is started when all are.
+
+    Returns:
+        Seconds of the stages that ran, by name, and the tracked run.
+    """
+    seconds: dict[str, float] = {}
+    if all(stage.done for stage in stages):
         for stage in stages:
             _announce(stage, "reused")
-        return [_summary(stage, "reused", 0.0) for stage in stages]
+        return seconds, None
     from dcae15.orchestration.cluster import connect
 
-    summaries = []
-    began = time.perf_counter()
-    parent = tracking.start_pipeline_run(config)
-    outcome = "FAILED"
+    parent = tracking.start_pipeline_run(config, config.storage, config.name)
+    outcome: tracking.Status = "FAILED"
     try:
         with connect(config) as cluster:
             for stage in stages:
                 if stage.done:
                     _announce(stage, "reused")
-                    summaries.append(_summary(stage, "reused", 0.0))
                     continue
                 _announce(stage, "runs")
-                seconds = _run_stage(config, cluster, stage, parent)
-                summaries.append(_summary(stage, "done", seconds))
-                print(f"{stage.name}: done in {seconds:.0f} s: {stage.uri}", flush=True)
+                seconds[stage.name] = _run_stage(config, cluster, stage, parent)
+                print(f"{stage.name}: done in {seconds[stage.name]:.0f} s: {stage.uri}", flush=True)
         outcome = "FINISHED"
     except KeyboardInterrupt:
         outcome = "KILLED"
         raise
     finally:
-        tracking.finish(parent, outcome)
-    print(f"all stages: {time.perf_counter() - began:.0f} s", flush=True)
-    return summaries
+        tracking.open_tracker(parent).finish(outcome)
+    return seconds, parent
 
 
 def _run_stage(config: Config, cluster: Any, stage: Stage, parent: tracking.TrackerSpec | None) -> float:
@@ -110,11 +113,11 @@ def _run_stage(config: Config, cluster: Any, stage: Stage, parent: tracking.Trac
     try:
         _dispatch(config, cluster, stage, child)
     except BaseException as error:
-        tracking.finish(child, "FAILED" if isinstance(error, Exception) else "KILLED")
+        tracking.open_tracker(child).finish("FAILED" if isinstance(error, Exception) else "KILLED")
         if isinstance(error, Dcae15Error):
             raise type(error)(f"{stage.name}: {error}") from error
         raise
-    tracking.finish(child, "FINISHED")
+    tracking.open_tracker(child).finish("FINISHED")
     return time.perf_counter() - began
 
 
@@ -142,7 +145,3 @@ def _dispatch(config: Config, cluster: Any, stage: Stage, tracker: tracking.Trac
 
 def _announce(stage: Stage, what: str) -> None:
     print(f"{stage.name}: {what} {stage.fingerprint}" + (f": {stage.uri}" if what == "reused" else ""), flush=True)
-
-
-def _summary(stage: Stage, status: str, seconds: float) -> StageSummary:
-    return StageSummary(stage.name, status, stage.uri, stage.fingerprint, seconds, dict(stage.facts))
