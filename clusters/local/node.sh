@@ -33,7 +33,7 @@ usage() {
 case "${1:-}" in
 head)
     shift
-    ray get-auth-token --generate >/dev/null
+    (umask 077 && ray get-auth-token --generate >/dev/null)   # keeps a token that is already there
     echo "Copy ~/.ray/auth_token to the other machines (scp; it is a password), then run there:" >&2
     echo "    clusters/local/node.sh join $(hostname -I 2>/dev/null | awk '{print $1}')" >&2
     exec ray start --head --block --port=6379 --dashboard-host=0.0.0.0 --dashboard-port=8265 \
