@@ -1,0 +1,90 @@
+import pytest
+import torch
+
+from dcae15.channels import PrefixChoices, keep, mean_over_kept, prefix_mask, rows
+from dcae15.errors import ConfigError
+
+
+def generator(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def test_slicing_and_masking_keep_the_same_values():
+    latents = torch.randn(3, 8, 2, 2, generator=generator())
+    sliced, masked = keep(latents, 3), keep(latents, prefix_mask(8, 3)[None])
+    assert sliced.shape == (3, 3, 2, 2)
+    assert torch.equal(masked[:, :3], sliced)
+    assert masked[:, 3:].abs().max() == 0
+
+
+def test_mean_over_kept_is_the_same_for_slice_and_mask_and_normalised_by_the_prefix():
+    error = torch.rand(4, 8, 2, 2, generator=generator())
+    mask = prefix_mask(8, 2)[None]
+    expected = error[:, :2].mean()
+    torch.testing.assert_close(mean_over_kept(keep(error, 2), 2), expected)
+    torch.testing.assert_close(mean_over_kept(keep(error, mask), mask), expected)
+
+
+def test_each_sample_weighs_the_same_whatever_its_prefix():
+    error = torch.ones(2, 4, 1, 1)
+    error[1] = 3.0
+    masks = torch.stack([prefix_mask(4, 1), prefix_mask(4, 4)])
+    assert mean_over_kept(keep(error, masks), masks).item() == pytest.approx(2.0)
+
+
+def test_one_draw_per_step_is_uniform_over_the_choices_and_ignores_always_flags():
+    choices = PrefixChoices((2, 4, 8), always_full=True)
+    drawn = [choices.draw(4, generator(seed))[0] for seed in range(300)]
+    assert set(drawn) == {2, 4, 8}
+    assert 60 < drawn.count(8) < 140
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"), [({"always_min_max": True}, [2, 8]), ({"always_full": True}, [8])], ids=["min_max", "full"]
+)
+def test_several_draws_per_step_start_with_what_is_always_there(flags, expected):
+    drawn = PrefixChoices((2, 4, 8), draws=4, **flags).draw(4, generator())
+    assert drawn[: len(expected)] == expected
+    assert len(drawn) == 4
+    assert set(drawn) <= {2, 4, 8}
+
+
+def test_per_sample_always_min_max_gives_a_third_each():
+    choices = PrefixChoices((2, 4, 6, 8), per="sample", always_min_max=True)
+    (mask,) = choices.draw(300, generator())
+    lengths = mask.sum(dim=1)
+    assert torch.equal(lengths[0::3], torch.full((100,), 2.0))
+    assert torch.equal(lengths[1::3], torch.full((100,), 8.0))
+    assert set(lengths[2::3].tolist()) == {2.0, 4.0, 6.0, 8.0}
+    assert torch.equal(mask, mask.sort(dim=1, descending=True).values), "a prefix mask is ones, then zeros"
+
+
+def test_random_masks_keep_as_many_channels_anywhere():
+    (mask,) = PrefixChoices((2, 8), kind="random", per="sample").draw(500, generator())
+    assert set(mask.sum(dim=1).tolist()) == {2.0, 8.0}
+    short = mask[mask.sum(dim=1) == 2]
+    assert (short.mean(dim=0) > 0.1).all(), "every channel is kept now and then"
+    (step_mask,) = PrefixChoices((2, 8), kind="random").draw(500, generator(3))
+    assert step_mask.shape == (1, 8)
+
+
+def test_none_keeps_everything_and_counts_as_trained_with_all_channels_only():
+    choices = PrefixChoices((2, 8), kind="none", draws=3)
+    assert choices.draw(4, generator()) == [8]
+    assert choices.trained == (8,)
+    assert PrefixChoices((2, 8)).trained == (2, 8)
+
+
+def test_the_same_generator_state_gives_the_same_draws_and_ranks_take_their_rows():
+    choices = PrefixChoices((2, 4, 8), per="sample")
+    (mask,) = choices.draw(8, generator(1))
+    (again,) = choices.draw(8, generator(1))
+    assert torch.equal(mask, again)
+    assert torch.equal(torch.cat([rows(mask, 0, 4), rows(mask, 4, 8)]), mask)
+    assert rows(4, 0, 4) == 4
+
+
+@pytest.mark.parametrize("bad", [(), (4, 2), (2, 2), (0, 4)])
+def test_choices_must_ascend(bad):
+    with pytest.raises(ConfigError, match="ascending"):
+        PrefixChoices(bad)
