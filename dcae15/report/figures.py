@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, MaxNLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 from PIL import Image
 
 from dcae15.report.data import ReportData, Rows
@@ -67,7 +67,7 @@ def reconstruction_curves(reconstruction: Mapping[str, Rows]) -> bytes:
         panels.append(
             _Panel(f"{measure.label} ({unit}{measure.direction})", lines, "channels kept, c", _ticks(reconstruction))
         )
-    return _figure(panels, columns=2, width=7.6)
+    return _figure(panels, columns=2, width=6.6, height=2.5)
 
 
 def structure_curves(structure: Mapping[str, Rows]) -> bytes:
@@ -86,7 +86,7 @@ def structure_curves(structure: Mapping[str, Rows]) -> bytes:
         _Panel("Share of low and high frequencies", shares, "channels kept, c", ticks, from_zero=True),
         _Panel("Share of all image energy", explained, "channels kept, c", ticks, from_zero=True),
     ]
-    return _figure(panels, columns=2, width=7.6)
+    return _figure(panels, columns=2, width=6.6, height=2.5)
 
 
 def channel_energy(energy: Mapping[str, Sequence[float]]) -> bytes:
@@ -95,7 +95,8 @@ def channel_energy(energy: Mapping[str, Sequence[float]]) -> bytes:
         _Line(arm, np.arange(1, len(values) + 1), np.asarray(values, dtype=float), colour(arm), MARKERS.get(arm, "^"))
         for arm, values in energy.items()
     ]
-    return _figure([_Panel("Standard deviation of each channel", lines, "channel", from_zero=True)], 1, width=3.8)
+    panel = _Panel("Standard deviation of each channel", lines, "channel", from_zero=True)
+    return _figure([panel], columns=1, width=3.3, height=2.5)
 
 
 def curves(histories: Mapping[str, Rows]) -> bytes:
@@ -107,9 +108,10 @@ def curves(histories: Mapping[str, Rows]) -> bytes:
         lines = []
         for name, rows in histories.items():
             label = "structured" if name == "autoencoder" else name
-            lines.append(_Line(label, _values(rows, "images"), _values(rows, key), colour(label)))
+            having = [row for row in rows if key in row]  # what is logged rarely is still one connected line
+            lines.append(_Line(label, _values(having, "images"), _values(having, key), colour(label)))
         panels.append(_Panel(key.replace("_", " "), lines, "images seen"))
-    return _figure(panels, columns=2, width=6.4, height=1.9)
+    return _figure(panels, columns=2, width=5.8, height=1.75)
 
 
 def pictures(data: ReportData) -> dict[str, bytes]:
@@ -169,25 +171,28 @@ def _over_prefix(arm: str, rows: Rows, key: str, label: str = "", style: str = "
     return _Line(label or arm, _values(rows, "prefix"), _values(rows, key), colour(arm), MARKERS.get(arm, "^"), style)
 
 
-def _figure(panels: list[_Panel], columns: int, width: float, height: float = 2.8) -> bytes:
+def _figure(panels: list[_Panel], columns: int, width: float, height: float) -> bytes:
     """Draw the panels that have anything measured, ``width`` and ``height`` (of a row) in inches."""
     panels = [panel for panel in panels if any(np.isfinite(line.y).any() for line in panel.lines)]
     rows = max(1, -(-len(panels) // columns))
     figure = Figure(figsize=(width, height * rows), dpi=DOTS_PER_INCH, facecolor="white", layout="constrained")
     if not panels:
         figure.text(0.5, 0.5, "not measured", ha="center", va="center", color=QUIET, fontsize=11)
+    named: list[str] = []
     for i, panel in enumerate(panels):
-        _draw(figure.add_subplot(rows, columns, i + 1), panel)
+        names = [line.name for line in panel.lines]
+        _draw(figure.add_subplot(rows, columns, i + 1), panel, legend=names != named)
+        named = names
     stream = io.BytesIO()
     FigureCanvasAgg(figure).print_png(stream, metadata={"Software": None})
     return stream.getvalue()
 
 
-def _draw(axes: Axes, panel: _Panel) -> None:
+def _draw(axes: Axes, panel: _Panel, legend: bool) -> None:
     lines = [line for line in panel.lines if np.isfinite(line.y).any()]
     for line in lines:
-        markers = line.marker if len(line.x) <= 40 else ""
-        axes.plot(line.x, line.y, line.style, color=line.colour, marker=markers, markersize=4, linewidth=1.6)
+        marker = "o" if len(line.x) == 1 else line.marker if len(line.x) <= 40 else ""
+        axes.plot(line.x, line.y, line.style, color=line.colour, marker=marker, markersize=4, linewidth=1.6)
     axes.set_title(panel.title, fontsize=9.5, color=INK, loc="left", parse_math=False)
     axes.set_xlabel(panel.x_label, fontsize=9, color=QUIET)
     axes.tick_params(labelsize=8.5, colors=QUIET, length=0)
@@ -206,12 +211,14 @@ def _draw(axes: Axes, panel: _Panel) -> None:
         axes.set_ylim(bottom=min(0.0, float(values.min())))
     elif values.min() > 0 and values.max() > 20 * values.min():
         axes.set_yscale("log")
-    if axes.get_yscale() == "log":
-        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-        axes.yaxis.set_minor_formatter("")
-    legend = axes.legend(axes.get_lines(), [line.name for line in lines], fontsize=8.5, frameon=False, labelcolor=INK)
-    for text in legend.get_texts():
-        text.set_parse_math(False)
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.yaxis.set_minor_locator(NullLocator())
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.6g}"))
+    if legend:
+        names = [line.name for line in lines]
+        box = axes.legend(axes.get_lines(), names, fontsize=8.5, frameon=False, labelcolor=INK, handlelength=2.4)
+        for text in box.get_texts():
+            text.set_parse_math(False)
 
 
 def _count(value: float, _: object) -> str:

@@ -82,7 +82,9 @@ def references(generation: dict[str, float], key: str) -> dict[str, float]:
     """Return the reference values of a measure: what they were measured on -> value."""
     start = f"{key}_of_"
     return {
-        name.removeprefix(start).replace("_", " "): value for name, value in generation.items() if name.startswith(start)
+        name.removeprefix(start).replace("_", " "): value
+        for name, value in generation.items()
+        if name.startswith(start)
     }
 
 
@@ -115,9 +117,11 @@ def _sentence(where: str, ours: Rows, baseline: Rows, prefix: int) -> list[str]:
     ours_dB, baseline_dB = (number(value, psnr.digits, psnr.unit) for value in values)
     words, tone = compare(psnr, *values)
     if tone:
-        text = f"{where} the structured autoencoder reconstructs {words} than the baseline ({ours_dB} against {baseline_dB} PSNR)"
+        text = f"{where} the structured autoencoder reconstructs {words} than the baseline"
+        text += f" ({ours_dB} against {baseline_dB} PSNR)"
     elif words:
-        text = f"{where} the structured autoencoder and the baseline reconstruct about equally well ({ours_dB} and {baseline_dB} PSNR)"
+        text = f"{where} the structured autoencoder and the baseline reconstruct about equally well"
+        text += f" ({ours_dB} and {baseline_dB} PSNR)"
     else:
         text = f"{where} the structured autoencoder reaches {ours_dB} PSNR"
     shares = [_at(rows, prefix, "class_accuracy") for rows in (ours, baseline)]

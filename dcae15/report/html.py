@@ -6,7 +6,7 @@ import base64
 import io
 from pathlib import PurePosixPath
 from typing import Any
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
@@ -57,7 +57,7 @@ def link(uri: str) -> str:
     """Return the address a browser may open for an artifact, or '' where the URI is no address (or a hostile one)."""
     if PurePosixPath(uri).is_absolute():
         return "file://" + quote(uri)
-    return uri if urlsplit(uri).scheme.lower() in LINKABLE else ""
+    return uri if uri.partition("://")[0] in LINKABLE else ""
 
 
 def _data_uri(png: bytes) -> Markup:
@@ -71,7 +71,7 @@ def _data_uri(png: bytes) -> Markup:
 
 
 def _measure(key: str) -> Measure:
-    return MEASURES.get(key) or Measure(key.replace("_", " "), "", digits=3)
+    return MEASURES.get(key) or Measure(key.replace("_", " ").capitalize(), "", digits=3)
 
 
 def _by_prefix(arms: dict[str, Rows], keys: tuple[str, ...]) -> list[dict[str, Any]]:
@@ -89,7 +89,9 @@ def _by_prefix(arms: dict[str, Rows], keys: tuple[str, ...]) -> list[dict[str, A
             line: dict[str, Any] = {"prefix": prefix, "cells": [number(cells[arm], measure.digits) for arm in names]}
             if compared:
                 gap = cells["structured"] - cells["baseline"]
-                line["difference"] = f"{gap:+.{measure.digits}f}" if measured(gap) else "–"
+                line["difference"] = (
+                    f"{gap:+.{measure.digits}f}".replace("-", "\N{MINUS SIGN}") if measured(gap) else "–"
+                )
                 line["tone"] = compare(measure, cells["structured"], cells["baseline"])[1]
             lines.append(line)
         if any(measured(rows[prefix].get(key)) for rows in by_prefix.values() for prefix in rows):

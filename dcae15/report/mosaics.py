@@ -11,7 +11,10 @@ from PIL import Image, ImageDraw, ImageFont
 
 from dcae15.errors import DataError
 
-CELL_MIN, CELL_MAX = 96, 128  # pixels: smaller images are enlarged to about the first, larger ones reduced to the second
+CELL_MIN, CELL_MAX = (
+    96,
+    128,
+)  # pixels: smaller images are enlarged to about the first, larger ones reduced to the second
 GAP = 4  # pixels between cells
 APART = 12  # further pixels before a column that stands apart
 PER_ROW = 10  # samples in one row
@@ -36,8 +39,8 @@ def partial_channel_grid(inputs: np.ndarray, reconstructions: np.ndarray, prefix
     if inputs.ndim != 4 or reconstructions.shape != (len(prefixes), *inputs.shape) or not inputs.size:
         raise DataError(
             f"a grid needs inputs (N, H, W, 3) and reconstructions (P, N, H, W, 3) for P prefixes, but got inputs "
-            f"{inputs.shape}, reconstructions {reconstructions.shape} and {len(prefixes)} prefixes: pass all three from "
-            f"the same evaluation"
+            f"{inputs.shape}, reconstructions {reconstructions.shape} and {len(prefixes)} prefixes: pass all three "
+            f"from the same evaluation"
         )
     columns = [_cells(images) for images in (*reconstructions, inputs)]
     header = [*(f"c = {prefix}" for prefix in prefixes[:-1]), f"all {prefixes[-1]}", "input"]

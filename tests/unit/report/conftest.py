@@ -14,7 +14,7 @@ def shapes(rng: np.random.Generator, count: int, side: int) -> np.ndarray:
     y, x = np.mgrid[:side, :side] / side - 0.5
     images = []
     for i in range(count):
-        cx, cy, r = rng.uniform(-0.15, 0.15, 2).tolist() + [rng.uniform(0.2, 0.35)]
+        cx, cy, r = *rng.uniform(-0.15, 0.15, 2), rng.uniform(0.2, 0.35)
         inside = (np.hypot(x - cx, y - cy) if i % 2 else np.maximum(abs(x - cx), abs(y - cy))) < r
         ground, paint = rng.uniform(40, 215, (2, 3))
         image = np.where(inside[..., None], paint, ground) + rng.normal(0, 14, (side, side, 1))
@@ -69,10 +69,10 @@ def history(rng: np.random.Generator, end: float) -> list[dict]:
     ]
 
 
-def report_data(side: int = 32) -> ReportData:
+def report_data(side: int = 32, images: int = 8) -> ReportData:
     """A complete report with made-up numbers of the size that a run on the embedded images gives."""
     rng = np.random.default_rng(0)
-    inputs = shapes(rng, 8, side)
+    inputs = shapes(rng, images, side)
     names = ["disc", "square", "triangle", "star", "ring", "cross", "heart", "moon", "arrow", "hexagon"]
     stages = [
         ("prepare_images", "reused", 0.2, {"images": "14,000", "shards": "14", "bytes": "31.2 MB", "rejected": "0"}),
@@ -88,10 +88,12 @@ def report_data(side: int = 32) -> ReportData:
         summary="An autoencoder with a structured latent space (f8, 32 channels, prefixes 4, 8, ... 32), trained on "
         "12,000 drawn images of 32 x 32 pixels in 10 classes, and a latent diffusion model with augmented diffusion "
         "training on its latents.",
-        config_yaml="name: shapes\nseed: 0\ndata:\n  source: shapes\n  resolution: 32\nautoencoder:\n  latent_channels: 32\n",
+        config_yaml="name: shapes\nseed: 0\nautoencoder:\n  latent_channels: 32\n",
         environment={"dcae15": "0.1.0", "torch": "2.13.0+cpu", "python": "3.12.3", "processors": "2 x CPU"},
         stages=[
-            StageSummary(name, status, f"/data/dcae15/{name.split()[0]}/{i}f3a9c2b7d5e8046", f"{i}f3a9c2b7d5e8046", s, d)
+            StageSummary(
+                name, status, f"/data/dcae15/{name.split()[0]}/{i}f3a9c2b7d5e8046", f"{i}f3a9c2b7d5e8046", s, d
+            )
             for i, (name, status, s, d) in enumerate(stages)
         ],
         histories={"autoencoder": history(rng, 0.11), "baseline": history(rng, 0.08), "diffusion": history(rng, 0.6)},
@@ -115,18 +117,20 @@ def report_data(side: int = 32) -> ReportData:
         protocol={"images": "1,000", "features": "classifier of this image set, 3f2a9c11", "solver": "heun, 25 steps"},
         grids={"structured": (inputs, partial(inputs, rng, 25)), "baseline": (inputs, partial(inputs, rng, 110))},
         prefixes=PREFIXES,
-        samples={name: shapes(rng, 8, side) for name in names},
+        samples={name: shapes(rng, images, side) for name in names[: images + 2]},
         warnings=["3 workers were lost and replaced while training the autoencoder."],
     )
 
 
 @pytest.fixture
 def data() -> ReportData:
-    return report_data()
+    return report_data(images=2)
 
 
 @pytest.fixture
 def empty(data: ReportData) -> ReportData:
     """The same report with every section empty."""
-    blank = {f.name: type(getattr(data, f.name))() for f in dataclasses.fields(data) if f.name not in ("title", "created")}
+    blank = {
+        f.name: type(getattr(data, f.name))() for f in dataclasses.fields(data) if f.name not in ("title", "created")
+    }
     return dataclasses.replace(data, **blank)
