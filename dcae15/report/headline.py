@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from dcae15.report.data import ReportData, Rows
-from dcae15.report.measures import MEASURES, Measure, measured, number
+from dcae15.report.measures import MEASURES, NOT_MEASURED, Measure, measured, number
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,9 @@ def _tiles(where: str, ours: Rows, baseline: Rows, prefix: int, keys: tuple[str,
         if not measured(value):
             continue
         words, tone = compare(measure, value, other)
-        comparison = f"baseline {number(other, measure.digits, measure.unit)}: {words}" if words else "no baseline"
+        comparison = (
+            f"baseline {number(other, measure.digits, measure.unit)}: {words}" if words else f"baseline {NOT_MEASURED}"
+        )
         tiles.append(Tile(f"{measure.label} {where}", number(value, measure.digits, measure.unit), comparison, tone))
     return tiles
 
