@@ -1,0 +1,46 @@
+"""What a report shows: plain numbers, words and pictures, gathered by the caller from the artifacts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+Rows = list[dict[str, float]]
+
+
+@dataclass(frozen=True)
+class StageSummary:
+    """One stage of the pipeline: what ran, what it left, what it took."""
+
+    name: str
+    status: str  # 'done' or 'reused'
+    uri: str  # the artifact
+    fingerprint: str
+    seconds: float
+    details: dict[str, str]  # what is worth knowing: images, shards, bytes, rejected, images/s, parameters
+
+
+@dataclass(frozen=True)
+class ReportData:
+    """Everything a report shows. NaN means 'not measured'; an empty mapping leaves its section out.
+
+    Arms are the autoencoders under comparison: 'structured' and, where it was trained, 'baseline'.
+    """
+
+    title: str
+    created: str
+    summary: str  # one paragraph
+    config_yaml: str  # free of secrets
+    environment: dict[str, str]  # free of secrets
+    stages: list[StageSummary]
+    histories: dict[str, Rows]  # 'autoencoder', 'baseline', 'diffusion' -> rows of 'images' and scalars
+    reconstruction: dict[str, Rows]  # arm -> rows of 'prefix', 'psnr', 'ssim', 'frechet_distance', 'class_accuracy'
+    structure: dict[str, Rows]  # arm -> rows of 'prefix', 'explained_share', 'low_frequency_share', 'high_...'
+    channel_energy: dict[str, list[float]]  # arm -> standard deviation of each latent channel
+    generation: dict[str, float]  # measure -> value, and '<measure>_of_<what>' -> reference value
+    protocol: dict[str, str]  # what makes the numbers of `generation` comparable
+    grids: dict[str, tuple[np.ndarray, np.ndarray]]  # arm -> inputs (N, H, W, 3), reconstructions (P, N, H, W, 3)
+    prefixes: list[int]  # the P prefixes of `grids`, ascending; the last one is all channels
+    samples: dict[str, np.ndarray]  # class name, or '' without classes -> uint8 (K, H, W, 3)
+    warnings: list[str]
