@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from dataclasses import dataclass
 from typing import Any
 
@@ -58,8 +59,8 @@ class AutoencoderSpec:
         for name in ("encoder_depths", "decoder_widths", "decoder_depths"):
             if len(getattr(self, name)) != len(self.encoder_widths):
                 raise ConfigError(
-                    f"{name} = {list(getattr(self, name))} has {len(getattr(self, name))} stages but encoder_widths has "
-                    f"{len(self.encoder_widths)}; give every list one entry per stage"
+                    f"{name} = {list(getattr(self, name))} has {len(getattr(self, name))} stages but encoder_widths "
+                    f"has {len(self.encoder_widths)}; give every list one entry per stage"
                 )
         for side in ("encoder", "decoder"):
             _check_widths(f"{side}_widths", getattr(self, f"{side}_widths"))
@@ -86,7 +87,9 @@ def check_fields(cls: type, values: dict[str, Any]) -> dict[str, Any]:
     if missing := sorted(names - set(values)):
         raise ConfigError(f"{cls.__name__} misses {', '.join(missing)}")
     if unknown := sorted(set(values) - names):
-        raise ConfigError(f"{cls.__name__} has no field {', '.join(unknown)}; its fields are {', '.join(sorted(names))}")
+        raise ConfigError(
+            f"{cls.__name__} has no field {', '.join(unknown)}; its fields are {', '.join(sorted(names))}"
+        )
     return values
 
 
@@ -96,9 +99,9 @@ def _check_widths(name: str, widths: tuple[int, ...]) -> None:
     for stage, width in enumerate(widths[1:], start=1):
         if width % 4:
             raise ConfigError(
-                f"{name}[{stage}] = {width} must be divisible by 4, because the layer before it turns 2x2 pixels into channels"
+                f"{name}[{stage}] = {width} must be divisible by 4, because the layer before it makes 1 pixel of 2x2"
             )
-    for stage, (width, deeper) in enumerate(zip(widths[1:], widths[2:], strict=False), start=1):
+    for stage, (width, deeper) in enumerate(itertools.pairwise(widths[1:]), start=1):
         if (4 * width) % deeper:
             raise ConfigError(
                 f"{name}[{stage + 1}] = {deeper} must divide 4 * {name}[{stage}] = {4 * width}, because the shortcut "
@@ -165,9 +168,9 @@ class Decoder(nn.Module):
 class Autoencoder(nn.Module):
     """The deterministic autoencoder of DC-AE 1.1 and 1.5, whose latent can be cut after any channel.
 
-    Pixels are RGB in [-1, 1]; the decoder's output is not clamped. Latents are raw: no scale, no shift. Keeping the first
-    c channels and filling the others with zeros are the same function (arXiv 2508.00413, equation 1). 1.1 and 1.5 have
-    the same weights and differ in training only. Parameters are named as in diffusers' ``AutoencoderDC``.
+    Pixels are RGB in [-1, 1]; the decoder's output is not clamped. Latents are raw: no scale, no shift. Keeping the
+    first c channels and filling the others with zeros are the same function (arXiv 2508.00413, equation 1). 1.1 and 1.5
+    have the same weights and differ in training only. Parameters are named as in diffusers' ``AutoencoderDC``.
 
     Args:
         spec: The graph.
@@ -190,11 +193,13 @@ class Autoencoder(nn.Module):
         f, channels = self.spec.spatial_compression, self.spec.latent_channels
         shape = tuple(pixels_BCHW.shape)
         if len(shape) != 4 or shape[1] != PIXEL_CHANNELS:
-            raise ConfigError(f"cannot encode pixels of shape {shape}; expected (batch, {PIXEL_CHANNELS}, height, width)")
+            raise ConfigError(
+                f"cannot encode pixels of shape {shape}; expected (batch, {PIXEL_CHANNELS}, height, width)"
+            )
         if shape[2] % f or shape[3] % f:
             raise ConfigError(
-                f"cannot encode images of {shape[2]}x{shape[3]} pixels: both sides must be divisible by the autoencoder's "
-                f"spatial compression {f}"
+                f"cannot encode images of {shape[2]}x{shape[3]} pixels: both sides must be divisible by the "
+                f"autoencoder's spatial compression {f}"
             )
         prefix = channels if prefix is None else prefix
         if not 1 <= prefix <= channels:

@@ -23,8 +23,10 @@ class ChannelRMSNorm(nn.Module):
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
         """Normalise over dimension 1; same shape out."""
-        x_BHWC = x_BCHW.permute(0, 2, 3, 1)
-        return (F.rms_norm(x_BHWC, self.weight.shape, self.weight, self.eps) + self.bias).permute(0, 3, 1, 2)
+        x = x_BCHW.float()  # squares overflow half precision
+        scale = torch.rsqrt(x.square().mean(dim=1, keepdim=True) + self.eps)
+        y = torch.addcmul(self.bias[:, None, None], x * scale, self.weight[:, None, None])
+        return y.to(x_BCHW.dtype)
 
 
 class ResBlock(nn.Module):
@@ -103,8 +105,8 @@ class PrefixInConv(nn.Conv2d):
 def init_convolutions(module: nn.Module, generator: torch.Generator | None) -> None:
     """Give every convolution below ``module`` torch's default distribution, drawn from a private generator.
 
-    Weights and biases are uniform within 1 / sqrt(fan in). The gain of the last convolution of a ResBlock does not matter
-    (a norm follows it), and the shortcuts carry the signal, so nothing deeper than torch's default is needed.
+    Weights and biases are uniform within 1 / sqrt(fan in). A ResBlock's output needs no special start: a norm sets its
+    size whatever the gain of its convolutions, and the shortcuts between stages carry the signal past it.
     """
     for conv in module.modules():
         if isinstance(conv, nn.Conv2d):

@@ -70,7 +70,7 @@ class DiTSpec:
 
 
 def position_table(side: int, width: int) -> Tensor:
-    """Return fixed 2-D sine-cosine positions (1, side * side, width): half the channels for the row, half for the column."""
+    """Return fixed 2-D sine-cosine positions (1, side * side, width): first the row's channels, then the column's."""
     frequencies = 10_000.0 ** -(torch.arange(width // 4, dtype=torch.float64) / (width // 4))
     angles = torch.arange(side, dtype=torch.float64)[:, None] * frequencies
     line = torch.cat([angles.sin(), angles.cos()], dim=1)
@@ -80,9 +80,7 @@ def position_table(side: int, width: int) -> Tensor:
 
 def modulate(x_BND: Tensor, shift_BD: Tensor, scale_BD: Tensor) -> Tensor:
     """Normalise each token without weights, then scale by 1 + scale and shift (adaptive layer norm)."""
-    return torch.addcmul(
-        shift_BD[:, None], F.layer_norm(x_BND, x_BND.shape[-1:], eps=NORM_EPS), 1 + scale_BD[:, None]
-    )
+    return torch.addcmul(shift_BD[:, None], F.layer_norm(x_BND, x_BND.shape[-1:], eps=NORM_EPS), 1 + scale_BD[:, None])
 
 
 class PatchEmbedding(nn.Module):
@@ -99,7 +97,7 @@ class PatchEmbedding(nn.Module):
 
 
 class TimeEmbedding(nn.Module):
-    """Time (B,) in [0, 1] to (B, D): sines and cosines of the raw time, as SiT (arXiv 2401.08740) feeds it, and an MLP."""
+    """Time (B,) in [0, 1] to (B, D): an MLP on waves of the raw time, as in SiT (arXiv 2401.08740)."""
 
     def __init__(self, width: int):
         super().__init__()
@@ -109,7 +107,7 @@ class TimeEmbedding(nn.Module):
         """Embed; the angles are computed in float32 whatever the precision around."""
         steps = torch.arange(TIME_FREQUENCIES, device=t_B.device, dtype=torch.float32)
         angles = t_B.float()[:, None] * torch.exp(-math.log(10_000.0) * steps / TIME_FREQUENCIES)
-        return self.mlp(torch.cat([angles.cos(), angles.sin()], dim=1).to(self.mlp[0].weight.dtype))
+        return self.mlp(torch.cat([angles.cos(), angles.sin()], dim=1).to(next(self.mlp.parameters()).dtype))
 
 
 class LabelEmbedding(nn.Module):
@@ -211,19 +209,14 @@ class DiT(nn.Module):
         self._init_weights(generator)
 
     def _init_weights(self, generator: torch.Generator | None) -> None:
-        """Follow the DiT paper: Xavier everywhere, small embeddings, and zero gates, so every block starts as identity."""
-        for layer in self.modules():
-            if isinstance(layer, nn.Linear):
-                nn.init.xavier_uniform_(layer.weight, generator=generator)
-                nn.init.zeros_(layer.bias)
-        nn.init.xavier_uniform_(self.x_embedder.proj.weight.flatten(1), generator=generator)
-        nn.init.zeros_(self.x_embedder.proj.bias)  # type: ignore[arg-type]
-        nn.init.normal_(self.y_embedder.embedding_table.weight, std=0.02, generator=generator)
-        for layer in (self.t_embedder.mlp[0], self.t_embedder.mlp[2]):
-            nn.init.normal_(layer.weight, std=0.02, generator=generator)
-        for layer in [m.adaLN_modulation[1] for m in (*self.blocks, self.final_layer)] + [self.final_layer.linear]:
-            nn.init.zeros_(layer.weight)
-            nn.init.zeros_(layer.bias)
+        """Follow the DiT paper: Xavier, small embeddings, and zero gates, so that every block starts as identity."""
+        for name, parameter in self.named_parameters():
+            if name.endswith(".bias") or "adaLN_modulation" in name or name.startswith("final_layer."):
+                nn.init.zeros_(parameter)
+            elif name.startswith(("t_embedder.", "y_embedder.")):
+                nn.init.normal_(parameter, std=0.02, generator=generator)
+            else:  # a patch's convolution counts as the linear layer that it is
+                nn.init.xavier_uniform_(parameter.flatten(1), generator=generator)
 
     def forward(self, latents_Bchw: Tensor, t_B: Tensor, labels_B: Tensor) -> Tensor:
         """Return the prediction for the channels given, (B, c, h, w).
