@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -9,6 +10,7 @@ import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load as from_safetensors
+from safetensors.torch import save as to_safetensors
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
@@ -47,6 +49,7 @@ def load_autoencoder(uri: str, config: str | None = None, *, averaged: bool = Tr
         network.prefix_choices, network.fingerprint = artifact.prefix_choices, artifact.fingerprint
     else:
         network = load_foreign_autoencoder(uri, config)
+        network.fingerprint = hashlib.sha256(to_safetensors(network.state_dict())).hexdigest()[:16]
     return network.eval().requires_grad_(False)
 
 

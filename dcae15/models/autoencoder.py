@@ -175,7 +175,14 @@ class Autoencoder(nn.Module):
     Args:
         spec: The graph.
         generator: Source of the initial weights; None draws them from torch's global generator.
+
+    Attributes:
+        prefix_choices: Prefix lengths that the weights were trained with; empty when that is not known.
+        fingerprint: What names the weights; empty for new ones.
     """
+
+    prefix_choices: tuple[int, ...] = ()
+    fingerprint: str = ""
 
     def __init__(self, spec: AutoencoderSpec, generator: torch.Generator | None = None):
         super().__init__()

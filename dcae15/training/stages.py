@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -73,8 +72,7 @@ def train_autoencoder(
     choices = choices_of(settings.prefix, spec.latent_channels)
     if not masked:
         choices = PrefixChoices(choices.choices, kind="none")
-    with _initialised(config.seed, "autoencoder"):
-        network = Autoencoder(spec)
+    network = Autoencoder(spec, generator(config.seed, "initial weights of the autoencoder", 0))
 
     def batches(start: int) -> Any:
         stream = image_batches(
@@ -132,8 +130,7 @@ def train_diffusion(
         mlp_ratio=settings.denoiser.mlp_ratio,
     )
     shift, scale = normalisation(latent_set.statistics, settings.scaling, settings.shift)
-    with _initialised(config.seed, "denoiser"):
-        network = DiT(spec)
+    network = DiT(spec, generator(config.seed, "initial weights of the denoiser", 0))
 
     def batches(start: int) -> Any:
         stream = latent_batches(
@@ -224,11 +221,3 @@ class _Progress:
             flush=True,
         )
         self.tracker.metrics({name: value for name, value in row.items() if name != "images"}, step=int(row["images"]))
-
-
-@contextmanager
-def _initialised(seed: int, purpose: str) -> Iterator[None]:
-    """Give the modules built inside the same initial weights for the same seed, and leave the global generator alone."""
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.set_state(generator(seed, f"initial weights of the {purpose}", 0).get_state())
-        yield

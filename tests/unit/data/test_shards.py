@@ -1,0 +1,100 @@
+import io
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from dcae15 import storage
+from dcae15.artifacts import Shard
+from dcae15.data import shards
+from dcae15.errors import DataError
+
+SHAPE = (6, 2, 3)
+
+
+def latents(count: int = 5) -> torch.Tensor:
+    return torch.randn(count, *SHAPE, generator=torch.Generator().manual_seed(0))
+
+
+def table(values: torch.Tensor, dtype: str = "float16", ids=None):
+    ids = ids or [f"n/{i}" for i in range(len(values))]
+    digests = [bytes([i]) * 16 for i in range(len(values))]
+    return shards.latent_table(ids, range(len(values)), values, [False] * len(values), digests, dtype, {"channels": 6})
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32"])
+def test_latents_come_back_as_they_were_rounded(tmp_path, dtype):
+    values = latents()
+    record = shards.write_shard(str(tmp_path), "train/0.parquet", table(values, dtype))
+    back = shards.read_shard(str(tmp_path), record.shard)
+    decoded = shards.decode_latents(back.column("latent"), SHAPE, dtype)
+    assert torch.equal(decoded, values.to(getattr(torch, dtype)).float())
+    assert back.column("label").to_pylist() == [0, 1, 2, 3, 4]
+
+
+def test_plain_pyarrow_and_numpy_decode_a_row_in_one_line(tmp_path):
+    values = latents()
+    shards.write_shard(str(tmp_path), "a.parquet", table(values))
+    row = pq.read_table(tmp_path / "a.parquet").column("latent")[3].as_py()
+    assert np.array_equal(np.frombuffer(row, np.float16).reshape(SHAPE), values[3].half().numpy())
+
+
+def test_decoding_a_slice_reads_its_own_rows():
+    values = latents(7)
+    column = table(values, "float32").slice(2, 3).column("latent")
+    assert torch.equal(shards.decode_latents(column, SHAPE, "float32"), values[2:5])
+
+
+def test_values_that_the_type_cannot_hold_are_refused_with_the_id():
+    values = latents()
+    values[2, 0, 0, 0] = 1e6
+    with pytest.raises(DataError, match=r"n/2.*float16"):
+        table(values)
+    table(values, "bfloat16")
+
+
+def test_an_id_twice_is_refused(tmp_path):
+    with pytest.raises(DataError, match="twice"):
+        shards.write_shard(str(tmp_path), "a.parquet", table(latents(2), ids=["a", "a"]))
+    assert storage.list_files(str(tmp_path)) == []
+
+
+@pytest.mark.parametrize("damage", ["flip", "cut"])
+def test_a_damaged_shard_is_named(tmp_path, damage):
+    record = shards.write_shard(str(tmp_path), "a.parquet", table(latents()))
+    path = tmp_path / "a.parquet"
+    data = bytearray(path.read_bytes())
+    if damage == "flip":
+        data[len(data) // 2] ^= 1
+    else:
+        del data[-100:]
+    path.write_bytes(data)
+    with pytest.raises(DataError, match=r"a\.parquet is damaged"):
+        shards.read_shard(str(tmp_path), record.shard)
+
+
+def test_only_shards_with_a_side_file_count_as_complete(tmp_path):
+    shards.write_shard(str(tmp_path), "train/0.parquet", table(latents()), statistics={"count": 3})
+    shards.write_shard(str(tmp_path), "train/1.parquet", table(latents()))
+    (tmp_path / "train/1.parquet.json").unlink()
+    (tmp_path / "train/2.parquet.json").write_text("{}")
+    records = shards.read_records(str(tmp_path))
+    assert list(records) == ["train/0.parquet"]
+    assert records["train/0.parquet"].statistics == {"count": 3}
+
+
+def test_the_same_rows_make_the_same_bytes(tmp_path):
+    first = shards.write_shard(str(tmp_path / "a"), "s.parquet", table(latents()))
+    second = shards.write_shard(str(tmp_path / "b"), "s.parquet", table(latents()))
+    assert first.shard == second.shard
+    assert isinstance(first.shard, Shard)
+
+
+def test_image_rows_keep_ids_labels_and_bytes(tmp_path):
+    rows = shards.image_table(["x", "y"], [3, 1], [b"one", b"three"], {"encoding": "png"})
+    record = shards.write_shard(str(tmp_path), "i.parquet", rows)
+    back = pq.read_table(io.BytesIO(storage.read_bytes(str(tmp_path / "i.parquet"))))
+    assert record.shard.count == 2
+    assert back.to_pydict() == {"id": ["x", "y"], "label": [3, 1], "image": [b"one", b"three"]}
+    assert b"png" in back.schema.metadata[b"dcae15"]
