@@ -1,4 +1,5 @@
 import dataclasses
+from pathlib import Path
 
 import pytest
 
@@ -227,6 +228,20 @@ def test_wrong_types_name_field_value_and_expectation(override, expected):
 def test_a_broken_file_is_named(text):
     with pytest.raises(ConfigError, match=r"f\.yaml"):
         from_yaml(text, "f.yaml")
+
+
+CONFIGS = Path(__file__).parents[2] / "pipelines" / "configs"
+
+
+@pytest.mark.parametrize("file", sorted(CONFIGS.glob("*.yaml")), ids=lambda file: file.stem)
+def test_the_shipped_files_are_valid_and_without_idle_values(file):
+    shipped = from_yaml(file.read_text(), file.name)
+    config, _ = build([shipped, from_overrides(["data.source=/images"] if "imagenet" in file.stem else [])])
+    check(config)
+    assert warnings_for(config) == []
+    if "imagenet" in file.stem:
+        with pytest.raises(ConfigError, match=r"data\.source must be given"):
+            build([shipped])
 
 
 def test_an_empty_file_changes_nothing():
