@@ -1,0 +1,297 @@
+"""The checks of a config: each field's range, then what fields say about each other."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import math
+import re
+from collections.abc import Callable, Collection, Iterator
+from typing import Any
+
+from dcae15.config.schema import AutoencoderConfig, Config, PrefixConfig, TrainingConfig
+from dcae15.errors import ConfigError
+
+_BOUNDS: dict[str, tuple[str, Callable[[float, float], bool]]] = {
+    "least": ("at least", lambda value, bound: value >= bound),
+    "most": ("at most", lambda value, bound: value <= bound),
+    "above": ("above", lambda value, bound: value > bound),
+    "below": ("below", lambda value, bound: value < bound),
+}
+
+
+def leaves(config: Any, prefix: str = "") -> Iterator[tuple[str, dataclasses.Field[Any], Any]]:
+    """Yield (dotted path, field, value) of every field that is not a section, in the schema's order."""
+    for f in dataclasses.fields(config):
+        value = getattr(config, f.name)
+        if dataclasses.is_dataclass(value):
+            yield from leaves(value, f"{prefix}{f.name}.")
+        else:
+            yield prefix + f.name, f, value
+
+
+def nearest(word: str, words: Collection[str]) -> str:
+    """Return a hint such as ``; did you mean 'cosine'?``, or nothing when no word comes near."""
+    close = difflib.get_close_matches(word, words, n=1, cutoff=0.6)
+    return f"; did you mean '{close[0]}'?" if close else ""
+
+
+def spatial_compression(autoencoder: AutoencoderConfig) -> int:
+    """Return f, the image's side over the latent's side; a published model says it in its name.
+
+    Raises:
+        ConfigError: the preset's name does not look like a published model's.
+    """
+    if autoencoder.preset == "custom":
+        return 2 ** (len(autoencoder.encoder_widths) - 1)
+    return _published(autoencoder.preset)[0]
+
+
+def latent_channels(autoencoder: AutoencoderConfig) -> int:
+    """Return C, the channels of the latent; a published model says it in its name.
+
+    Raises:
+        ConfigError: the preset's name does not look like a published model's.
+    """
+    if autoencoder.preset == "custom":
+        return autoencoder.latent_channels
+    return _published(autoencoder.preset)[1]
+
+
+def _published(preset: str) -> tuple[int, int]:
+    found = re.search(r"-f(\d+)c(\d+)(-|$)", preset)
+    if not found:
+        raise ConfigError(
+            f"autoencoder.preset is '{preset}', which names no published model; "
+            "use one such as dc-ae-f32c128-1.5, or 'custom' with your own widths and depths"
+        )
+    return int(found[1]), int(found[2])
+
+
+def prefix_choices(prefix: PrefixConfig, channels: int) -> list[int]:
+    """Return the prefixes that training draws from: ascending, ending with all ``channels``."""
+    if prefix.kind == "none":
+        return [channels]
+    return list(prefix.choices) or [*range(prefix.first, channels, prefix.step), channels]
+
+
+def check(config: Config, sections: Collection[str] | None = None) -> None:
+    """Refuse a config that cannot work.
+
+    Args:
+        config: all values, interpolations resolved.
+        sections: only these top-level sections matter to the caller; None means all. A rule between sections counts
+            only where all of them matter: a stage that reads its autoencoder from an artifact passes no autoencoder.
+
+    Raises:
+        ConfigError: names every field that is out of range or contradicts another, its value, and what to do.
+    """
+    problems = list(_range_problems(config, sections))
+    if not problems:  # the rules below divide by what was checked above
+        for needs, rule in _RULES:
+            if sections is None or needs <= set(sections):
+                problems += rule(config)
+    if problems:
+        raise ConfigError("\n".join(problems))
+
+
+def _range_problems(config: Config, sections: Collection[str] | None) -> Iterator[str]:
+    for path, f, value in leaves(config):
+        if sections is not None and "." in path and path.split(".")[0] not in sections:
+            continue
+        choices = f.metadata["choices"]
+        if choices and value not in choices:
+            yield f"{path} is '{value}'; it must be {_one_of(choices)}{nearest(value, choices)}"
+        numbers = [n for n in (value if isinstance(value, list) else [value]) if isinstance(n, int | float)]
+        for number in numbers:
+            broken = [
+                f"{words} {bound}"
+                for words, holds, bound in ((*_BOUNDS[name], b) for name, b in f.metadata["bounds"].items())
+                if not holds(number, bound)
+            ]
+            if not math.isfinite(number):
+                yield f"{path} is {value}; it must be a finite number"
+            elif broken:
+                yield f"{path} is {value}; it must be {' and '.join(broken)}"
+
+
+def _one_of(words: Collection[str]) -> str:
+    return " or ".join(f"'{word}'" for word in words)
+
+
+def _data(config: Config) -> Iterator[str]:
+    data = config.data
+    if not data.source:
+        yield "data.source is empty; give 'shapes' or the path or URI of a folder of images"
+    if data.crop == "random" and 0 < data.store_side < data.resolution:
+        yield (
+            f"data.store_side is {data.store_side}, smaller than data.resolution {data.resolution}; "
+            "crops would be enlarged: raise it, or use 0 for resolution * 9 / 8"
+        )
+    if data.source == "shapes" and data.shapes.resolution < data.min_side:
+        yield (
+            f"data.shapes.resolution is {data.shapes.resolution}, below data.min_side {data.min_side}: "
+            "every drawn image would be quarantined; lower data.min_side"
+        )
+
+
+def _autoencoder(config: Config) -> Iterator[str]:
+    autoencoder = config.autoencoder
+    if autoencoder.preset == "custom":
+        names = ("encoder_widths", "encoder_depths", "decoder_widths", "decoder_depths")
+        lengths = {name: len(getattr(autoencoder, name)) for name in names}
+        if len(set(lengths.values())) > 1:
+            found = ", ".join(f"autoencoder.{name} has {n}" for name, n in lengths.items())
+            yield f"{found}; all four lists need one number for each stage"
+        elif lengths["encoder_widths"] < 2:
+            yield "autoencoder.encoder_widths has fewer than 2 stages; an autoencoder compresses by 2**(stages - 1)"
+        else:
+            for name in ("encoder_depths", "decoder_depths"):
+                if depth := getattr(autoencoder, name)[0]:
+                    yield f"autoencoder.{name} starts with {depth}; the first stage only resizes: its depth must be 0"
+    yield from _prefix("autoencoder.prefix", autoencoder.prefix, latent_channels(autoencoder))
+    yield from _training("autoencoder.training", autoencoder.training)
+
+
+def _diffusion(config: Config) -> Iterator[str]:
+    denoiser = config.diffusion.denoiser
+    if denoiser.width % denoiser.heads:
+        yield (
+            f"diffusion.denoiser.width {denoiser.width} is not a multiple of diffusion.denoiser.heads "
+            f"{denoiser.heads}; each head needs the same share of the channels"
+        )
+    yield from _training("diffusion.training", config.diffusion.training)
+
+
+def _prefix(path: str, prefix: PrefixConfig, channels: int) -> Iterator[str]:
+    if prefix.kind == "none":
+        return
+    if not prefix.choices and prefix.first > channels:
+        yield f"{path}.first is {prefix.first}, more than the latent's {channels} channels; lower it"
+    if prefix.choices:
+        if sorted(set(prefix.choices)) != prefix.choices:
+            yield f"{path}.choices {prefix.choices} must be ascending, without repeats"
+        elif prefix.choices[-1] != channels:
+            yield f"{path}.choices {prefix.choices} must end with all {channels} channels of the latent"
+
+
+def _training(path: str, training: TrainingConfig) -> Iterator[str]:
+    if training.images < training.batch_size:
+        yield (
+            f"{path}.images is {training.images}, less than one batch ({path}.batch_size {training.batch_size}); "
+            "train longer or with smaller batches"
+        )
+    if training.warmup_images > training.images:
+        yield (
+            f"{path}.warmup_images is {training.warmup_images}, longer than the training itself "
+            f"({path}.images {training.images}); shorten the warm-up"
+        )
+
+
+def _resolution(config: Config) -> Iterator[str]:
+    f, resolution = spatial_compression(config.autoencoder), config.data.resolution
+    if resolution % f:
+        below = resolution // f * f
+        valid = f"{below} or {below + f}" if below else f"{f}"
+        yield (
+            f"data.resolution is {resolution}, not a multiple of the autoencoder's spatial compression {f}; "
+            f"use {valid}, or another autoencoder"
+        )
+
+
+def _patches(config: Config) -> Iterator[str]:
+    f, resolution = spatial_compression(config.autoencoder), config.data.resolution
+    side, patch = resolution // f, config.diffusion.denoiser.patch_size
+    if resolution % f == 0 and side % patch:
+        yield (
+            f"diffusion.denoiser.patch_size {patch} does not divide the latent's side {side} "
+            f"(data.resolution {resolution} / {f}); patch 1 always fits"
+        )
+
+
+def _same_prefixes(config: Config) -> Iterator[str]:
+    channels = latent_channels(config.autoencoder)
+    ours, seen = config.diffusion.prefix, config.autoencoder.prefix
+    yield from _prefix("diffusion.prefix", ours, channels)
+    if ours.kind == seen.kind == "prefix":
+        unseen = sorted(set(prefix_choices(ours, channels)) - set(prefix_choices(seen, channels)))
+        if unseen:
+            yield (
+                f"diffusion.prefix draws {unseen} channels, which autoencoder.prefix never trains "
+                f"({prefix_choices(seen, channels)}); give both the same first, step and choices"
+            )
+
+
+def _sampling(config: Config) -> Iterator[str]:
+    sampling = config.sampling
+    if sampling.guidance_start >= sampling.guidance_end:
+        yield (
+            f"sampling.guidance_start {sampling.guidance_start} must be below sampling.guidance_end "
+            f"{sampling.guidance_end}; for no guidance use sampling.guidance=1"
+        )
+
+
+def _sampled_channels(config: Config) -> Iterator[str]:
+    channels = latent_channels(config.autoencoder)
+    if config.sampling.prefix > channels:
+        yield f"sampling.prefix is {config.sampling.prefix}, more than the latent's {channels} channels; 0 means all"
+
+
+def _guidance(config: Config) -> Iterator[str]:
+    if config.sampling.guidance != 1 and config.diffusion.denoiser.class_dropout == 0:
+        yield (
+            f"sampling.guidance is {config.sampling.guidance}, but diffusion.denoiser.class_dropout 0 never trains "
+            "the null class that guidance needs; use class_dropout=0.1 or guidance=1"
+        )
+
+
+def _evaluation(config: Config) -> Iterator[str]:
+    k = config.evaluation.neighbours
+    if config.sampling.images <= k:
+        yield (
+            f"sampling.images is {config.sampling.images}: too few for evaluation.neighbours {k}; "
+            "Fréchet distances want at least some hundreds"
+        )
+
+
+def _scaling(config: Config) -> Iterator[str]:
+    encoders = config.scaling.encoders
+    if len(encoders) != 2 or encoders[0] < 1 or 0 < encoders[1] < encoders[0]:
+        yield f"scaling.encoders is {encoders}; give [least, most] with 1 <= least <= most, or most 0 for no limit"
+
+
+def _shares(config: Config) -> Iterator[str]:
+    workers = config.scaling.num_workers
+    for path, training in (
+        ("autoencoder.training", config.autoencoder.training),
+        ("diffusion.training", config.diffusion.training),
+    ):
+        if training.batch_size < workers:
+            yield (
+                f"{path}.batch_size is {training.batch_size}, less than one image for each of scaling.num_workers "
+                f"{workers}; use fewer workers or larger batches"
+            )
+
+
+def _general(config: Config) -> Iterator[str]:
+    if not config.storage:
+        yield "storage is empty; give a path or URI under which all artifacts live"
+    if not re.fullmatch(r"[\w.-]+", config.name):
+        yield f"name is '{config.name}'; use letters, digits, '.', '_' and '-' only"
+
+
+_RULES: list[tuple[set[str], Callable[[Config], Iterator[str]]]] = [
+    (set(), _general),
+    ({"data"}, _data),
+    ({"autoencoder"}, _autoencoder),
+    ({"diffusion"}, _diffusion),
+    ({"sampling"}, _sampling),
+    ({"scaling"}, _scaling),
+    ({"data", "autoencoder"}, _resolution),
+    ({"data", "autoencoder", "diffusion"}, _patches),
+    ({"autoencoder", "diffusion"}, _same_prefixes),
+    ({"autoencoder", "sampling"}, _sampled_channels),
+    ({"diffusion", "sampling"}, _guidance),
+    ({"sampling", "evaluation"}, _evaluation),
+    ({"autoencoder", "diffusion", "scaling"}, _shares),
+]

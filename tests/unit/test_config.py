@@ -1,0 +1,294 @@
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from dcae15.config import (
+    Config,
+    PrefixConfig,
+    build,
+    check,
+    dump,
+    fields_help,
+    fingerprint,
+    from_overrides,
+    from_yaml,
+    latent_channels,
+    prefix_choices,
+    result_fields,
+    spatial_compression,
+    warnings_for,
+)
+from dcae15.config.checks import leaves
+from dcae15.errors import ConfigError
+from dcae15.redaction import redact
+
+
+def configured(*overrides):
+    return build([from_overrides(overrides)])[0]
+
+
+def refusal(*overrides, sections=None):
+    with pytest.raises(ConfigError) as caught:
+        check(configured(*overrides), sections)
+    return str(caught.value)
+
+
+def test_defaults_pass_without_warnings():
+    check(configured())
+    assert warnings_for(configured()) == []
+
+
+@pytest.mark.parametrize(
+    ("overrides", "named"),
+    [
+        (["data.resolution=36"], ["data.resolution is 36", "32 or 40"]),
+        (["data.resolution=4"], ["data.resolution is 4", "use 8"]),
+        (["autoencoder.encoder_widths=[24,24,48]"], ["autoencoder.encoder_widths has 3", "decoder_widths has 4"]),
+        (["autoencoder.encoder_depths=[1,1,1,2]"], ["autoencoder.encoder_depths starts with 1"]),
+        (["autoencoder.prefix.choices=[8,4,32]"], ["autoencoder.prefix.choices", "ascending"]),
+        (["autoencoder.prefix.choices=[4,16]"], ["autoencoder.prefix.choices", "all 32 channels"]),
+        (["autoencoder.prefix.choices=[4,64]"], ["autoencoder.prefix.choices", "all 32 channels"]),
+        (["autoencoder.prefix.first=40"], ["autoencoder.prefix.first is 40", "32 channels"]),
+        (["autoencoder.prefix.step=0"], ["autoencoder.prefix.step is 0", "at least 1"]),
+        (["diffusion.prefix.draws=0"], ["diffusion.prefix.draws is 0"]),
+        (["diffusion.prefix.first=2"], ["diffusion.prefix draws [2, 6,", "autoencoder.prefix"]),
+        (["diffusion.training.batch_size=0"], ["diffusion.training.batch_size is 0"]),
+        (["autoencoder.training.warmup_images=64001"], ["autoencoder.training.warmup_images is 64001"]),
+        (["autoencoder.training.images=10", "autoencoder.training.warmup_images=0"], ["less than one batch"]),
+        (["data.val_fraction=1"], ["data.val_fraction is 1.0", "below 1"]),
+        (["autoencoder.training.learning_rate=.nan"], ["autoencoder.training.learning_rate", "finite"]),
+        (["diffusion.denoiser.heads=3"], ["diffusion.denoiser.width 128", "diffusion.denoiser.heads 3"]),
+        (["diffusion.denoiser.patch_size=3"], ["diffusion.denoiser.patch_size 3", "side 4"]),
+        (["sampling.guidance_end=0"], ["sampling.guidance_start 0.0", "sampling.guidance_end 0.0"]),
+        (["sampling.prefix=33"], ["sampling.prefix is 33", "32"]),
+        (["sampling.images=3"], ["sampling.images is 3", "evaluation.neighbours 3"]),
+        (["diffusion.denoiser.class_dropout=0"], ["sampling.guidance is 1.5", "class_dropout 0"]),
+        (["scaling.encoders=[3,2]"], ["scaling.encoders is [3, 2]"]),
+        (["scaling.encoders=[1]"], ["scaling.encoders is [1]"]),
+        (["scaling.num_workers=65"], ["scaling.num_workers 65", "autoencoder.training.batch_size"]),
+        (["autoencoder.training.schedule=cosin"], ["autoencoder.training.schedule", "did you mean 'cosine'?"]),
+        (["autoencoder.preset=dc-ae"], ["autoencoder.preset is 'dc-ae'", "dc-ae-f32c128-1.5"]),
+        (["data.shapes.resolution=8", "data.min_side=16"], ["data.shapes.resolution is 8", "data.min_side 16"]),
+        (["data.crop=random", "data.store_side=16"], ["data.store_side is 16", "data.resolution 32"]),
+        (["data.source="], ["data.source is empty"]),
+        (["storage="], ["storage is empty"]),
+        (["name=a b"], ["name is 'a b'"]),
+    ],
+)
+def test_each_contradiction_is_refused_by_name(overrides, named):
+    message = refusal(*overrides)
+    for part in named:
+        assert part in message
+
+
+def test_all_problems_are_told_at_once():
+    message = refusal("seed=-1", "sampling.steps=0")
+    assert "seed is -1" in message
+    assert "sampling.steps is 0" in message
+    assert len(message.splitlines()) == 2
+
+
+def test_rules_between_sections_count_only_where_both_matter():
+    overrides = ["data.resolution=36", "diffusion.prefix.first=2"]
+    check(configured(*overrides), sections={"autoencoder"})
+    assert "spatial compression" in refusal(*overrides, sections={"autoencoder", "data"})
+    check(configured("diffusion.training.images=0"), sections={"data"})
+
+
+def test_prefixes_of_the_diffusion_may_be_a_subset_or_free_when_the_autoencoder_has_none():
+    check(configured("diffusion.prefix.choices=[8,32]"))
+    arm = configured("autoencoder.prefix.kind=none", "diffusion.prefix.choices=[7,32]")
+    check(arm)
+    assert any("diffusion.prefix.kind" in warning for warning in warnings_for(arm))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "field"),
+    [
+        (["data.store_side=64"], "data.store_side"),
+        (["data.source=/images", "data.shapes.classes=3"], "data.shapes.classes"),
+        (["autoencoder.preset=dc-ae-f8c16-1.5", "autoencoder.encoder_widths=[8,8,8,8]"], "autoencoder.encoder_widths"),
+        (["diffusion.prefix.kind=none", "diffusion.prefix.first=8"], "diffusion.prefix.first"),
+        (["diffusion.prefix.choices=[8,32]", "diffusion.prefix.step=8"], "diffusion.prefix.step"),
+        (["sampling.guidance=1", "sampling.guidance_end=0.5"], "sampling.guidance_end"),
+        (["sampling.prefix=5"], "sampling.prefix 5"),
+        (["sampling.images=100"], "sampling.images is 100"),
+        (["data.limit=100"], "evaluation.reconstruction_images"),
+        (["data.shapes.resolution=64"], "data.shapes.resolution 64"),
+        (["tracking.enabled=false", "tracking.uri=http://x"], "tracking.uri"),
+    ],
+)
+def test_values_without_effect_are_warned_about(overrides, field):
+    config = configured(*overrides)
+    check(config)
+    assert any(field in warning for warning in warnings_for(config))
+
+
+def test_a_preset_says_its_compression_and_channels():
+    config = configured("autoencoder.preset=dc-ae-f64c128-1.5").autoencoder
+    assert (spatial_compression(config), latent_channels(config)) == (64, 128)
+    assert (spatial_compression(Config().autoencoder), latent_channels(Config().autoencoder)) == (8, 32)
+
+
+def test_prefix_choices():
+    assert prefix_choices(PrefixConfig(first=4, step=8), 32) == [4, 12, 20, 28, 32]
+    assert prefix_choices(PrefixConfig(first=16, step=16), 32) == [16, 32]
+    assert prefix_choices(PrefixConfig(first=32), 32) == [32]
+    assert prefix_choices(PrefixConfig(choices=[3, 32]), 32) == [3, 32]
+    assert prefix_choices(PrefixConfig(kind="none", choices=[3, 32]), 32) == [32]
+
+
+def test_later_layers_win_and_origins_tell_who():
+    layers = [
+        from_yaml("seed: 1\nname: file\nautoencoder:\n  training: {images: 1e4}\ndata:\n", "a.yaml"),
+        from_yaml("autoencoder.prefix.choices: [8, 32]\nscaling: {use_gpu: no}\n", "b.yaml"),
+        from_overrides(["seed=2", "name=007", "diffusion.prefix.choices=[32]", "tracking.uri="]),
+    ]
+    config, origins = build(layers)
+    assert (config.seed, config.name, config.autoencoder.training.images) == (2, "007", 10_000)
+    assert (config.autoencoder.prefix.choices, config.diffusion.prefix.choices) == ([8, 32], [32])
+    assert (config.scaling.use_gpu, config.tracking.uri) == ("no", "")
+    assert origins["autoencoder.training.images"] == "a.yaml"
+    assert origins["scaling.use_gpu"] == "b.yaml"
+    assert origins["seed"] == "command line"
+    assert "data.resolution" not in origins
+
+
+def test_a_config_can_be_the_base_of_a_trial():
+    base = configured("seed=5", "sampling.steps=7")
+    trial, _ = build([from_overrides(["sampling.steps=9"], "trial 1")], base)
+    assert (trial.seed, trial.sampling.steps, base.sampling.steps) == (5, 9, 7)
+
+
+def test_interpolations_are_resolved(monkeypatch):
+    monkeypatch.setenv("DCAE15_STORAGE", "/somewhere")
+    assert configured().storage == "/somewhere"
+    assert configured("data.shapes.resolution=${data.resolution}", "data.resolution=64").data.shapes.resolution == 64
+    monkeypatch.delenv("DCAE15_STORAGE")
+    assert configured().storage == "~/dcae15"
+    with pytest.raises(ConfigError, match=r"storage .*NOT_THERE"):
+        configured("storage=${oc.env:NOT_THERE}")
+    with pytest.raises(ConfigError, match=r"data\.resolution"):
+        configured("data.resolution=${data.resolution}")
+
+
+def test_a_value_left_open_must_be_given():
+    open_layer = from_yaml("data:\n  source: ???\n", "imagenet.yaml")
+    with pytest.raises(ConfigError, match=r"data\.source must be given.*imagenet\.yaml"):
+        build([open_layer])
+    assert build([open_layer, from_overrides(["data.source=/images"])])[0].data.source == "/images"
+
+
+@pytest.mark.parametrize(
+    ("override", "hint"),
+    [
+        ("autoencoder.training.lr=1", "did you mean autoencoder.training.learning_rate?"),
+        ("autoencoder.training.warmup=1", "did you mean autoencoder.training.warmup_images?"),
+        ("autoencodr.training.batch_size=1", "did you mean autoencoder.training.batch_size?"),
+        ("learning_rate=1", "autoencoder.training.learning_rate or diffusion.training.learning_rate"),
+        ("guidance=1", "sampling.guidance"),
+        ("qqqq=1", "--help"),
+        ("autoencoder=1", "autoencoder (command line) is a section"),
+        ("resume", "'resume' is not key=value"),
+    ],
+)
+def test_unknown_keys_name_the_nearest(override, hint):
+    with pytest.raises(ConfigError) as caught:
+        from_overrides([override])
+    assert hint in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        ("data.resolution=big", "a whole number"),
+        ("data.resolution=1.5", "a whole number"),
+        ("data.resolution=true", "a whole number"),
+        ("data.resolution=", "a whole number"),
+        ("sampling.guidance=[1]", "a number"),
+        ("baseline=maybe", "true or false"),
+        ("autoencoder.encoder_widths=24", "a list of whole numbers"),
+        ("autoencoder.encoder_widths=[a]", "a list of whole numbers"),
+    ],
+)
+def test_wrong_types_name_field_value_and_expectation(override, expected):
+    path, _, value = override.partition("=")
+    with pytest.raises(ConfigError) as caught:
+        configured(override)
+    message = str(caught.value)
+    assert message.startswith(f"{path} is ")
+    assert f"it must be {expected}" in message
+    assert value.strip("[]") in message.replace("True", "true")
+
+
+@pytest.mark.parametrize(
+    "text", ["- a\n", "words", "a: [", "seed: 1\nseed: 2\n", "data: 3", "name: ${oc.env", "sed: 3"]
+)
+def test_a_broken_file_is_named(text):
+    with pytest.raises(ConfigError, match=r"f\.yaml"):
+        from_yaml(text, "f.yaml")
+
+
+CONFIGS = Path(__file__).parents[2] / "pipelines" / "configs"
+
+
+@pytest.mark.parametrize("file", sorted(CONFIGS.glob("*.yaml")), ids=lambda file: file.stem)
+def test_the_shipped_files_are_valid_and_without_idle_values(file):
+    shipped = from_yaml(file.read_text(), file.name)
+    config, _ = build([shipped, from_overrides(["data.source=/images"] if "imagenet" in file.stem else [])])
+    check(config)
+    assert warnings_for(config) == []
+    if "imagenet" in file.stem:
+        with pytest.raises(ConfigError, match=r"data\.source must be given"):
+            build([shipped])
+
+
+def test_an_empty_file_changes_nothing():
+    assert build([from_yaml("# only a comment\n", "f.yaml")])[0] == configured()
+
+
+def test_dump_can_be_read_again_and_hides_secrets():
+    config, origins = build([from_overrides(["sampling.guidance=6.4e-5", "tracking.uri=http://me:pw@host/", "name=0"])])
+    text = dump(config, origins)
+    assert "pw" not in text
+    assert "guidance: 6.4e-05  # command line" in text
+    again = build([from_yaml(text, "dump.yaml")])[0]
+    assert dataclasses.replace(again, tracking=config.tracking) == config
+
+
+def test_help_lists_every_field_of_the_sections_within_the_width():
+    text = fields_help(None, 90)
+    for path, f, _ in leaves(Config()):
+        assert f"  {path}=" in text
+        assert f.metadata["doc"].split()[0] in text
+    partial = fields_help({"latents"}, 90)
+    assert "latents.mirror=false" in partial
+    assert "seed=0  (int, >= 0)" in partial
+    assert "diffusion." not in partial
+    prose = [line for line in text.splitlines() if line.startswith("      ")]
+    assert max(map(len, prose)) <= 90
+
+
+def test_every_field_has_a_meaning_and_only_free_fields_leave_the_fingerprint():
+    for path, f, _ in leaves(Config()):
+        assert len(f.metadata["doc"]) > 3, path
+    before = fingerprint("x", result_fields(Config()))
+    assert fingerprint("x", result_fields(configured("scaling.num_workers=3", "sampling.batch_size=2"))) == before
+    assert fingerprint("x", result_fields(configured("sampling.steps=3"))) != before
+    assert fingerprint("y", result_fields(Config())) != before
+
+
+@pytest.mark.parametrize(
+    ("text", "masked"),
+    [
+        ("http://me:pw@host:5000/x", "http://***@host:5000/x"),
+        ("at s3://AKIA:ab/c+d@bucket/key now", "at s3://***@bucket/key now"),
+        ("https://token@host/x", "https://***@host/x"),
+        ("http://host/x?a=1&X-Amz-Signature=abc&b=2", "http://host/x?a=1&X-Amz-Signature=***&b=2"),
+        ("http://host:5000/a@b", "http://host:5000/a@b"),
+        ("s3://bucket/key and me@example.org", "s3://bucket/key and me@example.org"),
+    ],
+)
+def test_redact(text, masked):
+    assert redact(text) == masked
