@@ -1,0 +1,40 @@
+"""Conversion between stored images (uint8, channels last) and the pixels that models see (float, -1 to 1)."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dcae15.errors import DataError
+
+
+def to_pixels(images_BHWC: np.ndarray, device: torch.device | str = "cpu") -> Tensor:
+    """Return uint8 images as float32 pixels ``B C H W`` in [-1, 1].
+
+    Raises:
+        DataError: the images are not uint8, or not ``B H W 3``.
+    """
+    if images_BHWC.dtype != np.uint8 or images_BHWC.ndim != 4 or images_BHWC.shape[-1] != 3:
+        raise DataError(
+            f"images have type {images_BHWC.dtype} and shape {images_BHWC.shape}; "
+            "pass uint8 images of shape (B, H, W, 3)"
+        )
+    images = torch.from_numpy(np.array(images_BHWC, order="C"))  # a copy: the array may be read-only, or a mirrored view
+    return images.to(device).permute(0, 3, 1, 2).float().contiguous() / 127.5 - 1.0
+
+
+def to_uint8(pixels_BCHW: Tensor) -> np.ndarray:
+    """Return pixels in [-1, 1] as uint8 images ``B H W C``: clamped and rounded. Undoes ``to_pixels`` exactly.
+
+    Raises:
+        DataError: a pixel is not finite.
+    """
+    if not torch.isfinite(pixels_BCHW).all():
+        bad = (~torch.isfinite(pixels_BCHW)).flatten(1).any(dim=1).sum().item()
+        raise DataError(
+            f"{bad} of {len(pixels_BCHW)} images hold pixels that are not finite; decode in float32 instead of half "
+            "precision, or go back to an earlier checkpoint"
+        )
+    levels = (pixels_BCHW.detach().float() * 127.5 + 127.5).round().clamp(0, 255)
+    return levels.to(torch.uint8).permute(0, 2, 3, 1).contiguous().cpu().numpy()
