@@ -20,7 +20,9 @@ def to_pixels(images_BHWC: np.ndarray, device: torch.device | str = "cpu") -> Te
             f"images have type {images_BHWC.dtype} and shape {images_BHWC.shape}; "
             "pass uint8 images of shape (B, H, W, 3)"
         )
-    images = torch.from_numpy(np.array(images_BHWC, order="C"))  # a copy: the array may be read-only, or a mirrored view
+    images = torch.from_numpy(
+        np.array(images_BHWC, order="C")
+    )  # a copy: the array may be read-only, or a mirrored view
     return images.to(device).permute(0, 3, 1, 2).float().contiguous() / 127.5 - 1.0
 
 

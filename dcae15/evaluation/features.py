@@ -19,8 +19,8 @@ from dcae15.errors import DataError, WeightsError
 FEATURES = 64
 MIN_RESOLUTION = 16
 ROTATIONS = 4
-_BATCH_SIZE = 128
-_LEARNING_RATE = 3e-3
+_BATCH_SIZE = 32
+_LEARNING_RATE = 5e-3
 _WEIGHT_DECAY = 0.05
 
 
@@ -55,7 +55,7 @@ class FeatureNetwork(nn.Module):
         features = self.body(pixels_BCHW).mean(dim=(2, 3))
         return features, self.head(features)
 
-    def features(self, images_NHWC: np.ndarray, *, batch_size: int = 256) -> np.ndarray:
+    def features(self, images_NHWC: np.ndarray, *, batch_size: int = 64) -> np.ndarray:
         """Return the features of uint8 images, float64 ``N 64``.
 
         Raises:
@@ -63,7 +63,7 @@ class FeatureNetwork(nn.Module):
         """
         return self._run(images_NHWC, batch_size)[0].astype(np.float64)
 
-    def predict(self, images_NHWC: np.ndarray, *, batch_size: int = 256) -> np.ndarray:
+    def predict(self, images_NHWC: np.ndarray, *, batch_size: int = 64) -> np.ndarray:
         """Return the most likely label of each uint8 image, int64 ``N``; always 0 where there is one class.
 
         Raises:
@@ -153,8 +153,8 @@ def train_features(
     labels_N = np.asarray(labels_N) if num_classes > 1 else np.zeros(len(images_NHWC), dtype=np.int64)
     if labels_N.shape != (len(images_NHWC),) or labels_N.min() < 0 or labels_N.max() >= num_classes:
         raise DataError(
-            f"labels of shape {labels_N.shape}, {labels_N.min()} to {labels_N.max()}, for {len(images_NHWC)} images; "
-            f"every image needs a label from 0 to {num_classes - 1}"
+            f"labels of shape {labels_N.shape} with the values {np.unique(labels_N)[:20].tolist()} for "
+            f"{len(images_NHWC)} images; every image needs a label from 0 to {num_classes - 1}"
         )
     generator = torch.Generator().manual_seed(seed)
     with torch.device("meta"):  # so that the global generator stays as it is
@@ -175,8 +175,7 @@ def train_features(
         if num_classes == 1:
             targets = torch.randint(ROTATIONS, (len(pixels),), generator=generator)
             pixels = torch.stack([torch.rot90(p, int(r), dims=(1, 2)) for p, r in zip(pixels, targets, strict=True)])
-        progress = (step + 1) / steps
-        factor = min((step + 1) / warm_up, 0.5 * (1 + math.cos(math.pi * progress)))
+        factor = min((step + 1) / warm_up, 0.5 * (1 + math.cos(math.pi * step / steps)))
         for group in optimizer.param_groups:
             group["lr"] = _LEARNING_RATE * factor
         loss = F.cross_entropy(network(pixels)[1], targets.to(device), label_smoothing=0.05)
