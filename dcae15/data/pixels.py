@@ -9,21 +9,24 @@ from torch import Tensor
 from dcae15.errors import DataError
 
 
-def to_pixels(images_BHWC: np.ndarray, device: torch.device | str = "cpu") -> Tensor:
+def to_pixels(images_BHWC: np.ndarray | Tensor, device: torch.device | str | None = None) -> Tensor:
     """Return uint8 images as float32 pixels ``B C H W`` in [-1, 1].
+
+    Args:
+        images_BHWC: RGB images, uint8.
+        device: where the pixels go, as bytes before they become floats; None leaves them where they are.
 
     Raises:
         DataError: the images are not uint8, or not ``B H W 3``.
     """
-    if images_BHWC.dtype != np.uint8 or images_BHWC.ndim != 4 or images_BHWC.shape[-1] != 3:
+    if isinstance(images_BHWC, np.ndarray):  # a copy: the array may be read-only, or a mirrored view
+        images_BHWC = torch.from_numpy(np.array(images_BHWC, order="C"))
+    shape = tuple(images_BHWC.shape)
+    if images_BHWC.dtype != torch.uint8 or len(shape) != 4 or shape[-1] != 3:
         raise DataError(
-            f"images have type {images_BHWC.dtype} and shape {images_BHWC.shape}; "
-            "pass uint8 images of shape (B, H, W, 3)"
+            f"images have type {images_BHWC.dtype} and shape {shape}; pass uint8 images of shape (B, H, W, 3)"
         )
-    images = torch.from_numpy(
-        np.array(images_BHWC, order="C")
-    )  # a copy: the array may be read-only, or a mirrored view
-    return images.to(device).permute(0, 3, 1, 2).float().contiguous() / 127.5 - 1.0
+    return images_BHWC.to(device).permute(0, 3, 1, 2).float().contiguous() / 127.5 - 1.0
 
 
 def to_uint8(pixels_BCHW: Tensor) -> np.ndarray:

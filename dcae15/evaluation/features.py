@@ -81,8 +81,9 @@ class FeatureNetwork(nn.Module):
         features, logits = (torch.cat(part).cpu().numpy() for part in zip(*outputs, strict=True))
         return features, logits
 
+    @property
     def digest(self) -> str:
-        """Return the SHA-256 of shape and weights, in hexadecimal."""
+        """SHA-256 of shape and weights, in hexadecimal."""
         state = hashlib.sha256()
         for name, tensor in sorted(self._tensors().items()):
             state.update(f"{name}:{tensor.dtype}:{tuple(tensor.shape)}".encode())

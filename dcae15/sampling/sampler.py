@@ -29,7 +29,7 @@ def initial_noise(indices: Sequence[int], shape: tuple[int, ...], seed: int) -> 
 
 @torch.no_grad()
 def sample_latents(
-    denoiser: Denoiser, labels_B: Tensor, noise_BChw: Tensor, settings: SamplingConfig, *, null_label: int
+    denoiser: Denoiser, labels_B: Tensor, noise_BChw: Tensor, settings: SamplingConfig, null_label: int
 ) -> Tensor:
     """Carry noise to latents in the denoiser's scaling (undo the latent statistics before decoding).
 

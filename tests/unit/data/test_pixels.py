@@ -18,6 +18,11 @@ def test_round_trip_is_exact_for_every_level():
     np.testing.assert_array_equal(to_uint8(pixels), all_levels())
 
 
+def test_tensors_are_taken_as_arrays_are():
+    images = all_levels()
+    torch.testing.assert_close(to_pixels(torch.from_numpy(images)), to_pixels(images), rtol=0, atol=0)
+
+
 def test_channels_keep_their_place():
     image = np.zeros((1, 4, 4, 3), dtype=np.uint8)
     image[0, 1, 2, 0] = 255

@@ -77,7 +77,7 @@ def test_features_do_not_depend_on_the_batch(trained):
 def test_bytes_bring_the_network_back(trained):
     images, _ = draw(20, seed=1)
     restored = FeatureNetwork.from_bytes(trained.to_bytes())
-    assert restored.digest() == trained.digest()
+    assert restored.digest == trained.digest
     np.testing.assert_array_equal(restored.features(images), trained.features(images))
     np.testing.assert_array_equal(restored.predict(images), trained.predict(images))
 
@@ -90,7 +90,7 @@ def test_damaged_bytes_are_refused(trained, damage):
 
 def test_training_repeats_and_depends_on_the_seed():
     images, labels = draw(256, seed=0)
-    digests = [train_features(images, labels, num_classes=4, images_seen=384, seed=seed).digest() for seed in (0, 0, 1)]
+    digests = [train_features(images, labels, num_classes=4, images_seen=384, seed=seed).digest for seed in (0, 0, 1)]
     assert digests[0] == digests[1] != digests[2]
 
 
@@ -119,7 +119,7 @@ def test_any_resolution_from_16_on(side):
     images, labels = draw(128, seed=0, side=side)
     network = train_features(images, labels, num_classes=4, images_seen=128, seed=0)
     assert network.features(images[:2]).shape == (2, 64)
-    assert FeatureNetwork.from_bytes(network.to_bytes()).digest() == network.digest()
+    assert FeatureNetwork.from_bytes(network.to_bytes()).digest == network.digest
 
 
 def test_wrong_images_and_labels_are_refused(trained):
