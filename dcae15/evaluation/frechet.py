@@ -1,0 +1,114 @@
+"""Fréchet distance between Gaussian fits of features, from statistics that can be merged."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from dcae15.errors import DataError
+
+
+@dataclass(frozen=True, eq=False)
+class FeatureStatistics:
+    """Count, mean and scatter of feature vectors, in float64. Parts measured anywhere merge into the whole.
+
+    Attributes:
+        count: number of feature vectors.
+        mean: their mean, D.
+        scatter: sum of the outer products of their deviations from the mean, D D.
+    """
+
+    count: int
+    mean: np.ndarray
+    scatter: np.ndarray
+
+    @classmethod
+    def empty(cls, dimensions: int) -> FeatureStatistics:
+        """Return the statistics of no vectors, to begin with."""
+        return cls(0, np.zeros(dimensions), np.zeros((dimensions, dimensions)))
+
+    def update(self, features_ND: np.ndarray) -> FeatureStatistics:
+        """Return the statistics with more vectors included.
+
+        Raises:
+            DataError: the features have another dimension, or are not finite.
+        """
+        features = np.asarray(features_ND, dtype=np.float64)
+        if features.ndim != 2 or features.shape[1] != len(self.mean):
+            raise DataError(f"features have shape {features.shape}; these statistics expect (N, {len(self.mean)})")
+        if not np.isfinite(features).all():
+            bad = int((~np.isfinite(features)).any(axis=1).sum())
+            raise DataError(f"{bad} of {len(features)} feature vectors are not finite; look at the images behind them")
+        if len(features) == 0:
+            return self
+        mean = features.mean(axis=0)
+        deviations = features - mean
+        return self.merge(FeatureStatistics(len(features), mean, deviations.T @ deviations))
+
+    def merge(self, other: FeatureStatistics) -> FeatureStatistics:
+        """Return the statistics of both sets together (Chan et al. 1979: no cancellation).
+
+        Raises:
+            DataError: the features have different dimensions.
+        """
+        _check_same_dimensions(self, other)
+        count = self.count + other.count
+        if count == 0:
+            return self
+        gap = other.mean - self.mean
+        mean = self.mean + gap * (other.count / count)
+        between = np.outer(gap, gap) * (self.count * other.count / count)
+        return FeatureStatistics(count, mean, self.scatter + other.scatter + between)
+
+    def covariance(self) -> np.ndarray:
+        """Return the unbiased covariance.
+
+        Raises:
+            DataError: there are fewer than 2 vectors, or the statistics are not finite.
+        """
+        if self.count < 2:
+            raise DataError(f"statistics hold {self.count} feature vectors; a covariance needs at least 2 images")
+        if not (np.isfinite(self.mean).all() and np.isfinite(self.scatter).all()):
+            raise DataError("feature statistics are not finite; measure them again")
+        return self.scatter / (self.count - 1)
+
+    def to_arrays(self) -> dict[str, np.ndarray]:
+        """Return the statistics as named arrays, for storage."""
+        return {"count": np.array(self.count, dtype=np.int64), "mean": self.mean, "scatter": self.scatter}
+
+    @classmethod
+    def from_arrays(cls, arrays: dict[str, np.ndarray]) -> FeatureStatistics:
+        """Return the statistics that ``to_arrays`` wrote."""
+        mean, scatter = (np.asarray(arrays[name], dtype=np.float64) for name in ("mean", "scatter"))
+        return cls(int(arrays["count"]), mean, scatter)
+
+
+def frechet_distance(a: FeatureStatistics, b: FeatureStatistics) -> float:
+    """Return the squared Fréchet (2-Wasserstein) distance between the Gaussian fits of two sets of features.
+
+    ``|mean_a - mean_b|^2 + tr(A) + tr(B) - 2 tr((A^1/2 B A^1/2)^1/2)``; the last trace is the sum of the singular
+    values of ``A^1/2 B^1/2``, with both roots from symmetric eigendecompositions. Nothing complex can appear, and
+    rank-deficient covariances are fine. The number may be called FID only if the features are the Inception network's,
+    and it compares only between sets of the same size (see ``Protocol``).
+
+    Raises:
+        DataError: a set has fewer than 2 images, is not finite, or the features have different dimensions.
+    """
+    _check_same_dimensions(a, b)
+    covariance_a, covariance_b = a.covariance(), b.covariance()
+    overlap = np.linalg.svd(_root(covariance_a) @ _root(covariance_b), compute_uv=False).sum()
+    gap = a.mean - b.mean
+    return max(0.0, float(gap @ gap + np.trace(covariance_a) + np.trace(covariance_b) - 2.0 * overlap))
+
+
+def _root(covariance_DD: np.ndarray) -> np.ndarray:
+    values, vectors = np.linalg.eigh(covariance_DD)
+    return (vectors * np.sqrt(values.clip(min=0.0))) @ vectors.T
+
+
+def _check_same_dimensions(a: FeatureStatistics, b: FeatureStatistics) -> None:
+    if a.mean.shape != b.mean.shape:
+        raise DataError(
+            f"features have {len(a.mean)} and {len(b.mean)} dimensions; measure both with the same feature network"
+        )

@@ -1,0 +1,110 @@
+import numpy as np
+import pytest
+import torch
+from skimage.data import astronaut, coffee
+from skimage.metrics import peak_signal_noise_ratio, structural_similarity
+
+from dcae15.errors import ConfigError, DataError
+from dcae15.evaluation.reconstruction import (
+    MAX_PSNR_DB,
+    decode_latents,
+    encode_images,
+    partial_reconstructions,
+    psnr,
+    reconstruction_row,
+    ssim,
+)
+
+
+class SplitPixels:
+    """A lossless codec: the latent of an image is its 2x2 blocks, coarse (the mean) first, then the differences."""
+
+    mixing = torch.tensor([[1, 1, 1, 1], [1, -1, 1, -1], [1, 1, -1, -1], [1, -1, -1, 1]]) / 2
+
+    def encode(self, pixels):
+        blocks = torch.nn.functional.pixel_unshuffle(pixels, 2).unflatten(1, (3, 4))
+        return torch.einsum("ij,bcjhw->bichw", self.mixing, blocks).flatten(1, 2)
+
+    def decode(self, latents):
+        full = torch.cat([latents, latents.new_zeros(len(latents), 12 - latents.shape[1], *latents.shape[2:])], dim=1)
+        blocks = torch.einsum("ji,bjchw->bcihw", self.mixing, full.unflatten(1, (4, 3)))
+        return torch.nn.functional.pixel_shuffle(blocks.flatten(1, 2), 2)
+
+
+@pytest.fixture(scope="module")
+def photographs() -> np.ndarray:
+    return np.stack([astronaut()[:96, 180:300], coffee()[100:196, 200:320], coffee()[200:296, 0:120]])
+
+
+@pytest.fixture(scope="module")
+def damaged(photographs) -> np.ndarray:
+    noise = np.random.default_rng(0).normal(0, [[[[2]]], [[[10]]], [[[40]]]], photographs.shape)
+    return (photographs + noise).clip(0, 255).astype(np.uint8)
+
+
+def test_psnr_agrees_with_scikit_image(photographs, damaged):
+    expected = [peak_signal_noise_ratio(a, b) for a, b in zip(photographs, damaged, strict=True)]
+    np.testing.assert_allclose(psnr(photographs, damaged), expected, rtol=1e-12)
+
+
+def test_ssim_agrees_with_scikit_image(photographs, damaged):
+    expected = [
+        structural_similarity(
+            a, b, channel_axis=2, gaussian_weights=True, sigma=1.5, use_sample_covariance=False, data_range=255
+        )
+        for a, b in zip(photographs, damaged, strict=True)
+    ]
+    np.testing.assert_allclose(ssim(photographs, damaged, batch_size=2), expected, rtol=1e-9)
+
+
+def test_identical_images_have_finite_scores(photographs):
+    assert psnr(photographs, photographs).tolist() == [MAX_PSNR_DB] * 3
+    np.testing.assert_allclose(ssim(photographs, photographs), 1.0)
+
+
+def test_one_level_of_error_is_48_db():
+    black = np.zeros((1, 16, 16, 3), np.uint8)
+    assert psnr(black, black + 1)[0] == pytest.approx(20 * np.log10(255))
+
+
+def test_each_prefix_adds_detail_and_all_channels_are_lossless(photographs):
+    rows = [
+        reconstruction_row(prefix, photographs, images)
+        for prefix, images in partial_reconstructions(SplitPixels(), photographs, [3, 6, 12], batch_size=2)
+    ]
+    assert [row["prefix"] for row in rows] == [3, 6, 12]
+    assert rows[0]["psnr"] < rows[1]["psnr"] < rows[2]["psnr"] == MAX_PSNR_DB
+    assert rows[0]["ssim"] < rows[1]["ssim"] < rows[2]["ssim"] == pytest.approx(1)
+
+
+def test_the_first_channels_alone_decode_to_block_means(photographs):
+    (_, images), *_ = partial_reconstructions(SplitPixels(), photographs, [3])
+    means = photographs.reshape(3, 48, 2, 60, 2, 3).mean(axis=(2, 4), keepdims=True)
+    gap = images.reshape(3, 48, 2, 60, 2, 3) - means
+    assert np.abs(gap).max() <= 0.5 + 1e-3
+
+
+def test_batch_size_does_not_matter(photographs):
+    codec = SplitPixels()
+    latents = encode_images(codec, photographs, batch_size=2)
+    assert latents.shape == (3, 12, 48, 60)
+    np.testing.assert_array_equal(decode_latents(codec, latents, batch_size=1), photographs)
+
+
+@pytest.mark.parametrize("prefix", [0, 13])
+def test_prefix_out_of_range_is_refused(photographs, prefix):
+    with pytest.raises(ConfigError, match=f"prefix {prefix} of a latent with 12 channels"):
+        list(partial_reconstructions(SplitPixels(), photographs, [3, prefix]))
+
+
+@pytest.mark.parametrize("metric", [psnr, ssim])
+def test_sets_that_do_not_match_are_refused(metric, photographs):
+    with pytest.raises(DataError, match="two uint8 sets"):
+        metric(photographs, photographs[:2])
+    with pytest.raises(DataError, match="two uint8 sets"):
+        metric(photographs, photographs / 255)
+
+
+def test_ssim_of_tiny_images_is_refused():
+    with pytest.raises(DataError, match="at least 11 pixels"):
+        ssim(*np.zeros((2, 1, 8, 16, 3), np.uint8))
