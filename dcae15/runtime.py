@@ -28,6 +28,10 @@ class Runtime(Protocol):
         """Return the sum of a tensor over all processes."""
         ...
 
+    def say(self, line: str) -> None:
+        """Show a line to the user."""
+        ...
+
     def preempted(self) -> bool:
         """Tell whether this process will be taken away soon; every process must ask at the same point."""
         ...
@@ -51,6 +55,10 @@ class LocalRuntime:
     def sum(self, values: torch.Tensor) -> torch.Tensor:
         """Return the values as they are."""
         return values
+
+    def say(self, line: str) -> None:
+        """Print the line."""
+        print(line, flush=True)
 
     def preempted(self) -> bool:
         """Never."""

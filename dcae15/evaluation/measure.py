@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 from safetensors.torch import load as from_safetensors
@@ -34,6 +36,7 @@ def evaluate(
     uri: str,
     fingerprint: str,
     device: str = "cpu",
+    say: Callable[[str], None] = print,
 ) -> None:
     """Measure autoencoders and generated images and write the evaluation to ``uri``.
 
@@ -46,10 +49,11 @@ def evaluate(
         uri: where to write.
         fingerprint: what names the result.
         device: where to compute.
+        say: shows progress to the user.
     """
     image_set = artifacts.ImageSet.open(images)
     settings = config.evaluation
-    network = features_of(config, image_set, device)
+    network = features_of(config, image_set, device, say)
     real, real_labels = load_images(image_set, "val", settings.reconstruction_images)
     if len(real) < 2:
         raise DataError(
@@ -62,6 +66,7 @@ def evaluate(
     pictures = {"inputs": torch.from_numpy(real[: settings.grid_images])}
     reference = _statistics(network, real)
     for arm, source in autoencoders.items():
+        say(f"evaluate: reconstructions of the {arm} autoencoder")
         autoencoder = load_autoencoder(source).to(device)
         channels = autoencoder.spec.latent_channels
         prefixes = prefixes or list(autoencoder.prefix_choices) or [channels]
@@ -88,6 +93,7 @@ def evaluate(
             r["std"] for r in channel_rows(encode_images(autoencoder, real, batch_size=ENCODE_BATCH, device=device))
         ]
         pictures[f"reconstructions.{arm}"] = torch.stack(shown)
+    say("evaluate: generated images")
     generation, counts, grid = _generation(config, image_set, samples, network, device)
     pictures["samples"] = grid
     storage.write_bytes(storage.join(uri, PICTURES), to_safetensors(pictures))
@@ -119,14 +125,16 @@ def evaluate(
     ).commit()
 
 
-def features_of(config: Config, image_set: artifacts.ImageSet, device: str) -> FeatureNetwork:
+def features_of(
+    config: Config, image_set: artifacts.ImageSet, device: str, say: Callable[[str], None] = print
+) -> FeatureNetwork:
     """Return the feature network of an image set: trained once, kept in the storage by what it was trained on."""
     settings = config.evaluation
     inputs = {"images": image_set.fingerprint, "feature_images": settings.feature_images, "seed": config.seed}
     uri = storage.join(config.storage, "features", fingerprint("features", inputs), "weights.safetensors")
     if storage.exists(uri):
         return FeatureNetwork.from_bytes(storage.read_bytes(uri), device)
-    print(f"evaluate: training the feature network on {settings.feature_images:,} images", flush=True)
+    say(f"evaluate: training the feature network on {settings.feature_images:,} images")
     images, labels = load_images(image_set, "train")
     network = train_features(
         images,

@@ -23,6 +23,7 @@ ENVIRONMENT = {
     "RAY_DATA_USE_DATASOURCE_V2": "0",  # the second version starts 32 actors per listing
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",  # failures and the end of training are seen sooner
     "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "900",  # a node may have to boot first
+    "OMP_WAIT_POLICY": "PASSIVE",  # threads that spin while others wait for a core cost more than they gain
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # leave CUDA_VISIBLE_DEVICES alone for processes without GPUs
 }
 
@@ -90,7 +91,7 @@ def connect(config: Config) -> Iterator[Cluster]:
             address=address,
             runtime_env=runtime_env,
             logging_level=logging.WARNING,
-            log_to_driver=True,
+            log_to_driver=False,  # see console.py
             configure_logging=True,
             **options,  # pyright: ignore[reportArgumentType]
         )

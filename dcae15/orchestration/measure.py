@@ -10,6 +10,7 @@ import torch
 from dcae15.config import Config
 from dcae15.evaluation.measure import evaluate as measure
 from dcae15.orchestration.cluster import Cluster, user_error
+from dcae15.orchestration.console import Say, console
 
 
 def evaluate(config: Config, cluster: Cluster, inputs: dict[str, str], *, uri: str, fingerprint: str) -> None:
@@ -30,7 +31,8 @@ def evaluate(config: Config, cluster: Cluster, inputs: dict[str, str], *, uri: s
     }
     task = ray.remote(num_cpus=cpus, num_gpus=1 if gpu else 0, max_retries=3)(_task)
     try:
-        ray.get(task.remote(config, arguments, cpus))
+        with console() as say:
+            ray.get(task.remote(config, arguments, cpus, say))
     except ray.exceptions.RayTaskError as error:
         known = user_error(error)
         if known is None:
@@ -38,6 +40,6 @@ def evaluate(config: Config, cluster: Cluster, inputs: dict[str, str], *, uri: s
         raise known from None
 
 
-def _task(config: Config, arguments: dict[str, Any], threads: int) -> None:
+def _task(config: Config, arguments: dict[str, Any], threads: int, say: Say) -> None:
     torch.set_num_threads(threads)
-    measure(config, **arguments)
+    measure(config, say=say, **arguments)

@@ -65,7 +65,7 @@ def gather(config: Config, stages: Sequence[Stage], seconds: dict[str, float]) -
         title=f"DC-AE 1.5: {config.name}",
         created=artifacts.now(),
         summary=_summary(config, image_set),
-        config_yaml=dump(config),
+        config_yaml=dump(config, {}),
         environment=artifacts.environment(),
         stages=[_stage_summary(stage, seconds) for stage in stages],
         histories={role: read_history(uris[name]) for name, role in HISTORIES.items() if name in uris},

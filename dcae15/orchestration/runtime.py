@@ -9,11 +9,14 @@ import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from dcae15.orchestration.console import Say
+
 
 class RayRuntime:
     """One worker of a `ray.train.torch.TorchTrainer`; see `dcae15.runtime.Runtime`."""
 
-    def __init__(self) -> None:
+    def __init__(self, say: Say) -> None:
+        self.say = say
         context = ray.train.get_context()
         self.rank = context.get_world_rank()
         self.world = context.get_world_size()

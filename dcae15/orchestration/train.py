@@ -6,6 +6,7 @@ import uuid
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
 from ray.train.v2.api.exceptions import TrainingFailedError
@@ -14,6 +15,7 @@ from dcae15 import storage, tracking
 from dcae15.config import Config
 from dcae15.errors import TrainingError
 from dcae15.orchestration.cluster import Cluster, check_workers, user_error
+from dcae15.orchestration.console import console
 from dcae15.orchestration.runtime import RayRuntime
 from dcae15.training import stages
 
@@ -40,20 +42,18 @@ def _fit(
     gpu = cluster.uses_gpu(config.scaling)
     # Our checkpoints make a run continue; Ray's own snapshot of an earlier run of the same name must not interfere.
     name = f"{stage['fingerprint']}-{uuid.uuid4().hex[:8]}"
-    trainer = TorchTrainer(
-        _worker,
-        train_loop_config={"function": function, "config": config, "tracker": tracker, "stage": stage, "threads": cpus},
-        scaling_config=ScalingConfig(
-            num_workers=workers, use_gpu=gpu, resources_per_worker={"CPU": cpus, **({"GPU": 1} if gpu else {})}
-        ),
-        run_config=RunConfig(
-            name=name,
-            storage_path=storage.join(config.storage, ".ray"),
-            failure_config=FailureConfig(max_failures=config.scaling.max_failures, controller_failure_limit=3),
-        ),
+    loop = {"function": function, "config": config, "tracker": tracker, "stage": stage, "threads": cpus}
+    scaling = ScalingConfig(
+        num_workers=workers, use_gpu=gpu, resources_per_worker={"CPU": cpus, **({"GPU": 1} if gpu else {})}
+    )
+    run = RunConfig(
+        name=name,
+        storage_path=storage.join(config.storage, ".ray"),
+        failure_config=FailureConfig(max_failures=config.scaling.max_failures, controller_failure_limit=3),
     )
     try:
-        trainer.fit()
+        with console() as say:
+            TorchTrainer(_worker, train_loop_config={**loop, "say": say}, scaling_config=scaling, run_config=run).fit()
     except TrainingFailedError as error:
         known = user_error(error)
         if known is not None:
@@ -67,9 +67,7 @@ def _fit(
 
 def _worker(loop: dict[str, Any]) -> None:
     """Train in one worker."""
-    import torch
-
     torch.set_num_threads(loop["threads"])
-    runtime = RayRuntime()
+    runtime = RayRuntime(loop["say"])
     tracker = tracking.open_tracker(loop["tracker"] if runtime.rank == 0 else None)
     loop["function"](loop["config"], runtime=runtime, tracker=tracker, **loop["stage"])

@@ -72,7 +72,8 @@ def train_autoencoder(
     choices = choices_of(settings.prefix, spec.latent_channels)
     if not masked:
         choices = PrefixChoices(choices.choices, kind="none")
-    network = Autoencoder(spec, generator(config.seed, "initial weights of the autoencoder", 0))
+    with torch.random.fork_rng(devices=[]):  # torch's layers draw weights of their own first
+        network = Autoencoder(spec, generator(config.seed, "initial weights of the autoencoder", 0))
 
     def batches(start: int) -> Any:
         stream = image_batches(
@@ -130,7 +131,8 @@ def train_diffusion(
         mlp_ratio=settings.denoiser.mlp_ratio,
     )
     shift, scale = normalisation(latent_set.statistics, settings.scaling, settings.shift)
-    network = DiT(spec, generator(config.seed, "initial weights of the denoiser", 0))
+    with torch.random.fork_rng(devices=[]):
+        network = DiT(spec, generator(config.seed, "initial weights of the denoiser", 0))
 
     def batches(start: int) -> Any:
         stream = latent_batches(
@@ -178,7 +180,7 @@ def _run(
             f"batch_size {training.batch_size} cannot be shared evenly by {runtime.world} workers; "
             "change training.batch_size or scaling.num_workers"
         )
-    progress = _Progress(uri.rstrip("/").rsplit("/", 2)[-2], training, tracker)
+    progress = _Progress(uri.rstrip("/").rsplit("/", 2)[-2], training, tracker, runtime.say)
     checkpoints = Checkpoints(storage.join(uri, CHECKPOINTS), training.keep_checkpoints)
     return train(
         objective, batches, training, seed=config.seed, runtime=runtime, checkpoints=checkpoints, on_log=progress
@@ -205,19 +207,18 @@ def read_history(uri: str) -> list[Row]:
 
 
 class _Progress:
-    """Prints a line and tracks metrics at every row of the history."""
+    """Shows a line and tracks metrics at every row of the history."""
 
-    def __init__(self, stage: str, training: TrainingConfig, tracker: Tracker) -> None:
-        self.stage, self.training, self.tracker = stage, training, tracker
+    def __init__(self, stage: str, training: TrainingConfig, tracker: Tracker, say: Callable[[str], None]) -> None:
+        self.stage, self.training, self.tracker, self.say = stage, training, tracker, say
         self.began = time.perf_counter()
 
     def __call__(self, row: Row, state: TrainState) -> None:
         done = row["images"] - state.resumed_from
         left = max(0.0, self.training.images - row["images"])
         eta = (time.perf_counter() - self.began) / done * left
-        print(
+        self.say(
             f"{self.stage}: {row['images']:,.0f}/{self.training.images:,} images  loss {row['loss']:.4f}  "
             f"{row['images_per_second']:,.0f} images/s  data wait {row['data_wait']:.1%}  ETA {int(eta) // 60}:{int(eta) % 60:02d}",
-            flush=True,
         )
         self.tracker.metrics({name: value for name, value in row.items() if name != "images"}, step=int(row["images"]))

@@ -1,0 +1,68 @@
+"""What workers say reaches the driver's console in clean lines; everything else that they print stays in Ray's logs."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import ray
+
+POLL_SECONDS = 0.5
+Say = Callable[[str], None]
+
+
+@ray.remote(num_cpus=0)
+class _Lines:
+    """Holds lines until the driver takes them."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def add(self, line: str) -> None:
+        self.lines.append(line)
+
+    def take(self) -> list[str]:
+        taken, self.lines = self.lines, []
+        return taken
+
+
+class _Speaker:
+    """A picklable function that sends a line to the driver and does not wait."""
+
+    def __init__(self, actor: ray.actor.ActorHandle) -> None:
+        self.actor = actor
+
+    def __call__(self, line: str) -> None:
+        self.actor.add.remote(line)
+
+
+@contextmanager
+def console() -> Iterator[Say]:
+    """Yield a function for workers to speak with; lines are printed while the block runs."""
+    actor = _Lines.remote()
+    ended = threading.Event()
+
+    def show() -> None:
+        for line in ray.get(actor.take.remote()):
+            print(line, flush=True)
+
+    def poll() -> None:
+        while not ended.wait(POLL_SECONDS):
+            try:
+                show()
+            except ray.exceptions.RayError:  # the cluster is going away; the stage itself reports why
+                return
+
+    thread = threading.Thread(target=poll, name="dcae15-console", daemon=True)
+    thread.start()
+    try:
+        yield _Speaker(actor)
+    finally:
+        ended.set()
+        thread.join()
+        try:
+            show()
+            ray.kill(actor)
+        except ray.exceptions.RayError:
+            pass
