@@ -1,0 +1,181 @@
+"""URI to file system: whole-file reads and atomic writes, the same for local folders and object stores.
+
+All functions take a local path or a URI (s3://, gs:// or another scheme that fsspec knows). Transient errors are
+retried; every other becomes a `StorageError` that says what to do.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import uuid
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from dcae15.errors import StorageError
+from dcae15.storage import local, remote
+from dcae15.storage.attempts import attempt, is_denied
+from dcae15.storage.names import FileInfo, canonical, is_remote, join, resolve, temporary_name
+from dcae15.storage.remote import environment
+
+__all__ = [
+    "FileInfo",
+    "check_access",
+    "create_bytes",
+    "environment",
+    "exists",
+    "join",
+    "list_files",
+    "open_read",
+    "read_bytes",
+    "read_json",
+    "remove",
+    "resolve",
+    "sha256",
+    "write_bytes",
+    "write_json",
+]
+
+CHECK_SECONDS = 10.0  # how long check_access retries: before any work, a typo is likelier than a hiccup
+
+
+def read_bytes(uri: str) -> bytes:
+    """Return the content of a file.
+
+    Raises:
+        StorageError: the file does not exist or cannot be read.
+    """
+    uri = canonical(uri)
+    return attempt(uri, "read", lambda: remote.read(uri) if is_remote(uri) else Path(uri).read_bytes())
+
+
+def write_bytes(uri: str, data: bytes) -> None:
+    """Write a file atomically, and the folders above it: readers see the old file or the whole new one.
+
+    Raises:
+        StorageError: the file cannot be written; what was there before is intact.
+    """
+    uri = canonical(uri)
+    attempt(uri, "write", lambda: _write(uri, data))
+
+
+def create_bytes(uri: str, data: bytes) -> bool:
+    """Write a file only if there is none: for locks and claims.
+
+    Returns:
+        True for exactly one of several racing creators, False for all others.
+
+    Raises:
+        StorageError: the file cannot be written.
+    """
+    uri = canonical(uri)
+    mark = uuid.uuid4().hex
+
+    def create() -> bool:
+        return remote.create(uri, data, mark) if is_remote(uri) else local.create(Path(uri), data)
+
+    return attempt(uri, "create", create)
+
+
+def read_json(uri: str) -> Any:
+    """Return the value in a JSON file.
+
+    Raises:
+        StorageError: the file does not exist, cannot be read or is not JSON.
+    """
+    try:
+        return json.loads(read_bytes(uri))
+    except ValueError as error:
+        raise StorageError(f"{uri} is not valid JSON ({error}). Remove it, and run again what wrote it.") from error
+
+
+def write_json(uri: str, value: Any) -> None:
+    """Write a value as JSON (sorted keys, indented), atomically.
+
+    Raises:
+        StorageError: the file cannot be written.
+    """
+    write_bytes(uri, (json.dumps(value, sort_keys=True, indent=2) + "\n").encode())
+
+
+def open_read(uri: str) -> BinaryIO:
+    """Open a file for reading, seekable; a remote one reads 8 MiB ahead, so that sequential reads are few requests.
+
+    Raises:
+        StorageError: the file does not exist or cannot be read. Also raised later, while reading, for instance when
+            a remote file was overwritten since it was opened.
+    """
+    uri = canonical(uri)
+    return attempt(uri, "open", lambda: remote.open_read(uri) if is_remote(uri) else Path(uri).open("rb"))
+
+
+def exists(uri: str) -> bool:
+    """Tell whether there is such a file, or a folder that holds at least one file.
+
+    Raises:
+        StorageError: the storage cannot be asked, for instance because there is no such bucket.
+    """
+    uri = canonical(uri)
+    return attempt(uri, "look for", lambda: remote.exists(uri) if is_remote(uri) else local.exists(uri))
+
+
+def list_files(uri: str) -> list[FileInfo]:
+    """List all files below a folder, recursively, sorted by path; [] when there is no such folder.
+
+    Local symbolic links are followed. Unfinished files and the directory markers of object stores are left out.
+
+    Raises:
+        StorageError: the folder cannot be listed.
+    """
+    uri = canonical(uri)
+    files = attempt(uri, "list", lambda: remote.files(uri) if is_remote(uri) else list(local.files(uri)))
+    return sorted(files, key=lambda file: file.path)
+
+
+def remove(uri: str) -> None:
+    """Remove a file or a whole folder; nothing there is fine.
+
+    A local folder vanishes at once. A remote one goes file by file: remove first what marks it as complete.
+
+    Raises:
+        StorageError: it cannot be removed, or it is a bucket, the root or the home folder.
+    """
+    uri = canonical(uri)
+    if uri in {"/", str(Path.home())} or (is_remote(uri) and "/" not in uri.partition("://")[2]):
+        raise StorageError(f"Refusing to remove all of {uri}. Name a folder in it.")
+    attempt(uri, "remove", lambda: remote.remove(uri) if is_remote(uri) else local.remove(Path(uri)))
+
+
+def sha256(data: bytes) -> str:
+    """Return the SHA-256 of the data, 64 hexadecimal digits."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def check_access(uri: str) -> None:
+    """Make sure that a storage root can be written, read and cleaned, before any work starts.
+
+    Raises:
+        StorageError: no such scheme or bucket, wrong credentials, read-only, or unreachable; says which.
+    """
+    uri = canonical(uri)
+    probe, data = join(uri, temporary_name()), uuid.uuid4().bytes
+    try:
+        attempt(uri, "write to", lambda: _write(probe, data), CHECK_SECONDS)
+    except StorageError as error:
+        if is_remote(uri) and is_denied(error.__cause__) and remote.is_readable(uri):
+            raise StorageError(
+                f"{uri} is read-only: it can be listed but not written. Give the user behind AWS_ACCESS_KEY_ID the "
+                "permission to write there, or choose another place."
+            ) from error.__cause__
+        raise
+    found = read_bytes(probe)
+    remove(probe)
+    if found != data:
+        raise StorageError(f"{uri} returned other bytes than were written there. Do not use this storage.")
+
+
+def _write(uri: str, data: bytes) -> None:
+    if is_remote(uri):
+        remote.write(uri, data)
+    else:
+        local.write(Path(uri), data)

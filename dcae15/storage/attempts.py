@@ -1,0 +1,132 @@
+"""Storage operations that fail: transient errors are retried, all others explained to the user."""
+
+from __future__ import annotations
+
+import errno
+import itertools
+import os
+import random
+import time
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from dcae15.errors import StorageError
+
+RETRY_SECONDS = 60.0  # transient errors are retried for this long
+RETRY_FIRST_DELAY = 0.2  # seconds; the upper bound of the random delay doubles with every attempt ...
+RETRY_LONGEST_DELAY = 15.0  # ... up to this
+
+AWS_VARIABLES = "AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_ENDPOINT_URL (if it is not AWS) and AWS_DEFAULT_REGION"
+
+# Names of classes instead of the classes: botocore, aiohttp, urllib3 and fsspec each bring their own.
+_UNREACHABLE_ERRORS = {"ConnectionError", "TimeoutError", "ClientConnectionError"}
+_TRANSIENT_ERRORS = {"HTTPClientError", "ClientPayloadError", "IncompleteRead", "ResponseParserError"}
+_CREDENTIAL_ERRORS = {"NoCredentialsError", "PartialCredentialsError", "CredentialRetrievalError", "ProfileNotFound"}
+_TRANSIENT_CODES = {
+    "SlowDown", "RequestTimeout", "InternalError", "ServiceUnavailable", "Throttling", "ThrottlingException",
+    "ConditionalRequestConflict", "OperationAborted", "XAmzContentSHA256Mismatch",
+}  # fmt: skip
+_CREDENTIAL_CODES = {
+    "InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken", "TokenRefreshRequired",
+    "InvalidSecurity", "RequestTimeTooSkewed",
+}  # fmt: skip
+_REGION_CODES = {"AuthorizationHeaderMalformed", "PermanentRedirect", "301"}
+_LOCAL_REASONS = {
+    errno.ENOSPC: "no space is left on the device. Free some, or choose another folder.",
+    errno.EDQUOT: "the disk quota is used up. Free some space, or choose another folder.",
+    errno.EROFS: "the file system is read-only. Choose another folder.",
+    errno.EACCES: "permission denied. Change the permissions of the folder, or choose another one.",
+    errno.EPERM: "the operation is not permitted. Change the attributes of the file, or choose another folder.",
+    errno.ENOTDIR: "a file stands where a folder is needed. Remove the file, or choose another folder.",
+    errno.EEXIST: "a file stands where a folder is needed. Remove the file, or choose another folder.",
+    errno.EISDIR: "it is a folder, not a file.",
+}
+
+_jitter = random.SystemRandom()  # not a seeded generator: forked workers must not retry in step
+_T = TypeVar("_T")
+
+
+def attempt(uri: str, action: str, operation: Callable[[], _T], seconds: float | None = None) -> _T:
+    """Run a storage operation, with exponential backoff and full jitter between attempts.
+
+    Args:
+        uri: what the operation works on; for messages.
+        action: what it does there, a verb; for messages.
+        operation: called again after each transient error, so it must be safe to repeat.
+        seconds: no attempt starts later than this; `RETRY_SECONDS` if None.
+
+    Raises:
+        StorageError: another than a transient error (at once), or a transient one that lasts.
+    """
+    start = time.monotonic()
+    limit = RETRY_SECONDS if seconds is None else seconds
+    for tries in itertools.count():
+        try:
+            return operation()
+        except (StorageError, TypeError, AttributeError, NameError, AssertionError):
+            raise  # explained already, or a mistake in code that no user can mend
+        except Exception as error:  # every file system brings its own exceptions
+            transient = _is_transient(error)
+            delay = _jitter.uniform(0, min(RETRY_LONGEST_DELAY, RETRY_FIRST_DELAY * 2 ** min(tries, 20)))
+            if not transient or time.monotonic() - start + delay > limit:
+                after = f" Gave up after {tries + 1} attempts in {time.monotonic() - start:.0f} s." if transient else ""
+                raise StorageError(f"Cannot {action} {uri}: {_explain(error, uri)}{after}") from error
+        time.sleep(delay)
+    raise AssertionError("an endless loop has ended")
+
+
+def error_code(error: BaseException | None) -> str:
+    """Return the error code that an S3 server sent; '' for every other error."""
+    return str(_response(error).get("Error", {}).get("Code", ""))
+
+
+def is_denied(error: BaseException | None) -> bool:
+    """Tell whether a server knows the user (the credentials are right), but does not permit the operation."""
+    return isinstance(error, PermissionError) and error_code(error) not in _CREDENTIAL_CODES
+
+
+def _response(error: BaseException | None) -> dict[str, Any]:
+    """Return what botocore kept of a server's answer, from anywhere in the chain of exceptions."""
+    while error is not None:
+        response = getattr(error, "response", None)
+        if isinstance(response, dict):
+            return response
+        error = error.__cause__ or error.__context__
+    return {}
+
+
+def _is_transient(error: BaseException) -> bool:
+    names = {kind.__name__ for kind in type(error).__mro__}
+    if names & (_UNREACHABLE_ERRORS | _TRANSIENT_ERRORS):
+        return "SSLError" not in names
+    status = _response(error).get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+    return error_code(error) in _TRANSIENT_CODES or status == 429 or (status >= 500 and status != 501)
+
+
+def _explain(error: Exception, uri: str) -> str:
+    """Say in one sentence what is wrong and in another what to do, without the value of any secret."""
+    if isinstance(error, OSError) and "://" not in uri and error.errno in _LOCAL_REASONS:
+        return _LOCAL_REASONS[error.errno]
+    code, names = error_code(error), {kind.__name__ for kind in type(error).__mro__}
+    if code == "NoSuchBucket":
+        bucket = uri.partition("://")[2].partition("/")[0]
+        return f"the bucket {bucket} does not exist. Create it, or correct the URI or AWS_ENDPOINT_URL."
+    if isinstance(error, FileNotFoundError):
+        return "it does not exist."
+    if code in _CREDENTIAL_CODES or names & _CREDENTIAL_ERRORS:
+        return f"the credentials are missing, wrong or expired ({code or type(error).__name__}). Set {AWS_VARIABLES}."
+    if code in _REGION_CODES:
+        return f"the bucket is in another region ({code}). Set AWS_DEFAULT_REGION to the region of the bucket."
+    if isinstance(error, PermissionError):
+        return f"access denied. Give the user behind AWS_ACCESS_KEY_ID the permission, or set {AWS_VARIABLES}."
+    if names & _UNREACHABLE_ERRORS:
+        return f"the endpoint cannot be reached ({type(error).__name__}). Check AWS_ENDPOINT_URL and the network."
+    if _is_transient(error):
+        return f"the storage keeps failing ({code or type(error).__name__}). Try again later."
+    if code in {"PreconditionFailed", "412"}:
+        return "it was overwritten while it was being read. Run again."
+    text = str(error)
+    for name in ("AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"):
+        if secret := os.environ.get(name):
+            text = text.replace(secret, "***")
+    return f"{type(error).__name__}: {text}"

@@ -1,0 +1,81 @@
+"""Local folders: atomic writes that survive kill -9 and full disks."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from dcae15.storage.names import FileInfo, is_temporary, temporary_name
+
+
+def write(path: Path, data: bytes) -> None:
+    """Replace a file atomically; makes its folder."""
+    with _staged(path, data) as temporary:
+        temporary.replace(path)
+
+
+def create(path: Path, data: bytes) -> bool:
+    """Write a file only if there is none; True for exactly one of several racing creators."""
+    with _staged(path, data) as temporary:
+        try:
+            os.link(temporary, path)
+        except FileExistsError:
+            return False
+    return True
+
+
+def exists(path: str) -> bool:
+    """Tell whether there is such a file, or a folder that holds at least one file."""
+    return Path(path).is_file() or any(files(path))
+
+
+def files(folder: str, prefix: str = "", above: tuple[str, ...] = ()) -> Iterator[FileInfo]:
+    """Yield all files below a folder, through symbolic links, in no order; nothing if it is no folder."""
+    real = os.path.realpath(folder)
+    if real in above:
+        return  # a link to a folder that holds it
+    try:
+        entries = list(os.scandir(folder))
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    for entry in entries:
+        if is_temporary(entry.name):
+            continue
+        if entry.is_dir():
+            yield from files(entry.path, f"{prefix}{entry.name}/", (*above, real))
+        elif entry.is_file():
+            with contextlib.suppress(FileNotFoundError):  # removed in the meantime
+                yield FileInfo(prefix + entry.name, entry.stat().st_size)
+
+
+def remove(path: Path) -> None:
+    """Remove a file or a folder, the folder for all observers at once."""
+    with contextlib.suppress(FileNotFoundError):
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path.rename(path.with_name(temporary_name())))
+        else:
+            path.unlink()
+
+
+@contextlib.contextmanager
+def _staged(path: Path, data: bytes) -> Iterator[Path]:
+    """Yield a complete, synced temporary file beside its destination; afterwards it is gone or renamed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(temporary_name())
+    try:
+        with temporary.open("xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        yield temporary
+    finally:
+        temporary.unlink(missing_ok=True)
+    with contextlib.suppress(OSError):  # makes the new name durable; not every file system can
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)

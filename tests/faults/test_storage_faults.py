@@ -1,0 +1,265 @@
+"""Storage under faults: what a user is told, what is retried, and what is never lost."""
+
+from __future__ import annotations
+
+import errno
+import json
+import logging
+import os
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+
+import fsspec
+import pytest
+from fsspec.registry import known_implementations
+
+from dcae15 import storage
+from dcae15.errors import StorageError
+from dcae15.storage import attempts, remote
+from tests.s3.proxy import Fault, FaultyProxy
+
+# ------------------------------------------------------------------------------------------------------------ local
+
+
+def test_a_file_where_a_folder_should_be(tmp_path: Path):
+    storage.write_bytes(str(tmp_path / "file"), b"x")
+    for uri in (tmp_path / "file" / "below", tmp_path / "file" / "far" / "below"):
+        with pytest.raises(StorageError, match="a file stands where a folder is needed"):
+            storage.write_bytes(str(uri), b"y")
+        with pytest.raises(StorageError, match="a file stands where a folder is needed"):
+            storage.check_access(str(uri.parent))
+    assert storage.read_bytes(str(tmp_path / "file")) == b"x"
+
+
+def test_a_folder_where_a_file_should_be(tmp_path: Path):
+    (tmp_path / "folder").mkdir()
+    for function in (storage.read_bytes, storage.open_read, lambda uri: storage.write_bytes(uri, b"x")):
+        with pytest.raises(StorageError, match="it is a folder"):
+            function(str(tmp_path / "folder"))
+    assert list(tmp_path.iterdir()) == [tmp_path / "folder"]
+
+
+def test_a_read_only_file_system():
+    """/proc refuses new files, to root as well."""
+    with pytest.raises(StorageError, match="Cannot write to /proc/dcae15") as caught:
+        storage.check_access("/proc/dcae15")
+    assert isinstance(caught.value.__cause__, OSError)
+
+
+@pytest.mark.parametrize(
+    ("number", "message"),
+    [(errno.ENOSPC, "no space"), (errno.EDQUOT, "quota"), (errno.EROFS, "read-only"), (errno.EACCES, "permission")],
+)
+def test_a_failed_write_leaves_the_old_file_and_no_temporary_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, message: str
+):
+    uri = str(tmp_path / "file")
+    storage.write_bytes(uri, b"old")
+
+    def fail(_: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "fsync", fail)
+    for function in (storage.write_bytes, lambda uri, data: storage.create_bytes(uri + "2", data)):
+        with pytest.raises(StorageError, match=message):
+            function(uri, b"new")
+    assert list(tmp_path.iterdir()) == [Path(uri)]
+    assert storage.read_bytes(uri) == b"old"
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="/dev/full is a device of Linux")
+def test_a_disk_that_is_full(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    """/dev/full refuses every byte, as a full disk does."""
+    monkeypatch.setattr("dcae15.storage.local.temporary_name", lambda: "full")
+    real_open = Path.open
+    monkeypatch.setattr(
+        Path, "open", lambda path, mode: real_open(Path("/dev/full"), "wb") if path.name == "full" else 0
+    )
+    with pytest.raises(StorageError, match="no space is left"):
+        storage.write_bytes(str(tmp_path / "file"), b"x")
+
+
+# -------------------------------------------------------------------------------------------------- before work starts
+
+
+def test_unknown_schemes():
+    with pytest.raises(StorageError, match="no storage scheme nonsense://"):
+        storage.check_access("nonsense://bucket/x")
+
+
+def test_schemes_that_need_a_package(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(known_implementations, "gs", {"class": "not_there.FileSystem", "err": "Please install gcsfs"})
+    with pytest.raises(StorageError, match="gs:// needs a package that is not installed: Please install gcsfs"):
+        storage.check_access("gs://bucket/x")
+
+
+@pytest.mark.s3
+def test_check_access_names_what_is_wrong(s3_server, s3_root: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(storage, "CHECK_SECONDS", 0.5)
+    with pytest.raises(StorageError, match="the bucket not-there does not exist"):
+        storage.check_access("s3://not-there/x")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
+    with pytest.raises(StorageError, match=r"credentials are missing, wrong or expired .*AWS_SECRET_ACCESS_KEY"):
+        storage.check_access(s3_root)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "lab:nobody")
+    with pytest.raises(StorageError, match=r"credentials are missing, wrong or expired .*AWS_ACCESS_KEY_ID"):
+        storage.check_access(s3_root)
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+    monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", "/nowhere")
+    monkeypatch.setenv("AWS_CONFIG_FILE", "/nowhere")
+    with pytest.raises(StorageError, match=r"credentials are missing, wrong or expired .*AWS_ACCESS_KEY_ID"):
+        storage.check_access(s3_root)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", s3_server.access_key)
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", s3_server.secret_key)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    with pytest.raises(StorageError, match=r"endpoint cannot be reached .*AWS_ENDPOINT_URL"):
+        storage.check_access(s3_root)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", s3_server.endpoint)
+    storage.check_access(s3_root)
+
+
+@pytest.mark.s3
+def test_check_access_tells_read_only_from_no_access(s3_server, monkeypatch: pytest.MonkeyPatch):
+    s3 = fsspec.filesystem("s3", skip_instance_cache=True)
+    for bucket, acl in (("dcae15-public", "public-read"), ("dcae15-private", "private")):
+        s3.mkdir(bucket)
+        s3.call_s3("put_bucket_acl", Bucket=bucket, ACL=acl)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", s3_server.reader_key)
+    with pytest.raises(StorageError, match="s3://dcae15-public is read-only"):
+        storage.check_access("s3://dcae15-public")
+    with pytest.raises(StorageError, match="Cannot write to s3://dcae15-private/x: access denied"):
+        storage.check_access("s3://dcae15-private/x")
+
+
+@pytest.mark.s3
+def test_a_missing_bucket_is_not_an_empty_folder(s3_server):
+    for function in (storage.list_files, storage.exists, storage.read_bytes, storage.remove):
+        with pytest.raises(StorageError, match="the bucket not-there does not exist"):
+            function("s3://not-there/x")
+
+
+# ---------------------------------------------------------------------------------------------------------- retries
+
+OPERATIONS: dict[str, Callable[[str], object]] = {
+    "read_bytes": lambda root: storage.read_bytes(f"{root}/file"),
+    "open_read": lambda root: storage.open_read(f"{root}/file").read(),
+    "write_bytes": lambda root: storage.write_bytes(f"{root}/new", b"new"),
+    "create_bytes": lambda root: storage.create_bytes(f"{root}/claim", b"new"),
+    "exists": lambda root: storage.exists(f"{root}/file"),
+    "list_files": lambda root: storage.list_files(root),
+    "remove": lambda root: storage.remove(f"{root}/file"),
+}
+RESULTS = {"read_bytes": b"data", "open_read": b"data", "create_bytes": True, "exists": True}
+
+
+@pytest.mark.s3
+@pytest.mark.parametrize(
+    ("fault", "operation"),
+    [(fault, operation) for fault in ("slow_down", "reset", "lose_answer") for operation in OPERATIONS]
+    + [("cut_answer", operation) for operation in ("read_bytes", "open_read", "list_files")],
+)
+def test_transient_faults_are_survived(
+    s3_root: str, s3_proxy: FaultyProxy, monkeypatch: pytest.MonkeyPatch, fault: Fault, operation: str
+):
+    monkeypatch.setitem(remote.S3_RETRIES, "total_max_attempts", 1)  # only our own
+    storage.write_bytes(f"{s3_root}/file", b"data")
+    s3_proxy.inject(fault, 2, "GET" if fault == "cut_answer" else "")
+    result = OPERATIONS[operation](s3_root)
+    assert s3_proxy.pending == 0
+    if operation in RESULTS:
+        assert result == RESULTS[operation]
+    present = [file.path for file in storage.list_files(s3_root)]
+    changed = {"write_bytes": ["file", "new"], "create_bytes": ["claim", "file"], "remove": []}
+    assert present == changed.get(operation, ["file"])
+
+
+@pytest.mark.s3
+@pytest.mark.parametrize("fault", ["slow_down", "reset"])
+def test_lasting_faults_end_in_a_clear_error(
+    s3_root: str, s3_proxy: FaultyProxy, monkeypatch: pytest.MonkeyPatch, fault: Fault
+):
+    monkeypatch.setattr(attempts, "RETRY_SECONDS", 1.0)
+    s3_proxy.inject(fault, 1000)
+    with pytest.raises(StorageError, match=r"Cannot write s3://.*/file: the .* Gave up after \d+ attempts"):
+        storage.write_bytes(f"{s3_root}/file", b"data")
+    assert s3_proxy.count("PUT") > 1
+
+
+@pytest.mark.s3
+def test_other_errors_are_not_retried(s3_root: str, s3_proxy: FaultyProxy, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
+    with pytest.raises(StorageError, match="credentials"):
+        storage.write_bytes(f"{s3_root}/file", b"data")
+    assert s3_proxy.count("PUT") == 1
+
+
+def test_delays_grow_to_a_bound_and_the_total_is_bounded(monkeypatch: pytest.MonkeyPatch):
+    now, bounds = [0.0], []
+
+    class Jitter:
+        def uniform(self, low: float, high: float) -> float:
+            bounds.append((low, high))
+            return high
+
+    monkeypatch.setattr(attempts, "_jitter", Jitter())
+    monkeypatch.setattr(attempts.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(attempts.time, "sleep", lambda seconds: now.__setitem__(0, now[0] + seconds))
+
+    def fail() -> None:
+        raise ConnectionResetError("reset by peer")
+
+    with pytest.raises(StorageError, match="cannot be reached") as caught:
+        attempts.attempt("s3://bucket/x", "read", fail)
+    assert isinstance(caught.value.__cause__, ConnectionResetError)
+    assert [low for low, _ in bounds] == [0] * len(bounds)
+    assert [high for _, high in bounds] == pytest.approx([0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 12.8, 15, 15, 15])
+    assert now[0] <= attempts.RETRY_SECONDS
+
+
+@pytest.mark.s3
+def test_an_object_overwritten_while_it_is_open_is_an_error_and_not_a_mixture(s3_root: str):
+    storage.write_bytes(f"{s3_root}/file", b"a" * 20_000_000)
+    with storage.open_read(f"{s3_root}/file") as file:
+        assert file.read(10) == b"a" * 10
+        storage.write_bytes(f"{s3_root}/file", b"b" * 20_000_000)
+        with pytest.raises(StorageError, match="overwritten while it was being read"):
+            file.read()
+
+
+# ---------------------------------------------------------------------------------------------------------- secrets
+
+
+@pytest.mark.s3
+def test_no_message_and_no_log_holds_a_secret(
+    s3_server, s3_root: str, s3_proxy: FaultyProxy, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    monkeypatch.setattr(attempts, "RETRY_SECONDS", 0.3)
+    monkeypatch.setattr(storage, "CHECK_SECONDS", 0.3)
+    secrets = ["sEcReT/of+the+account", "tOkEn-of-the-session", s3_server.secret_key]
+    told: list[str] = []
+
+    def collect(*functions: Callable[[], object]) -> None:
+        for function in functions:
+            with pytest.raises(StorageError) as caught:
+                function()
+            told.extend([repr(caught.value), *traceback.format_exception(caught.value)])
+
+    with caplog.at_level(logging.DEBUG):
+        collect(lambda: storage.read_bytes(f"{s3_root}/missing"), lambda: storage.check_access("s3://not-there"))
+        s3_proxy.inject("slow_down", 1000, "PUT")
+        collect(lambda: storage.write_bytes(f"{s3_root}/x", b""))
+        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", secrets[0])
+        monkeypatch.setenv("AWS_SESSION_TOKEN", secrets[1])
+        collect(
+            lambda: storage.list_files(s3_root),
+            lambda: storage.resolve(f"s3://key:{secrets[0]}@bucket/x"),
+            lambda: attempts.attempt("s3://b/x", "read", lambda: json.loads(f"{secrets[0]} {secrets[1]}")),
+        )
+        with pytest.raises(StorageError) as caught:
+            attempts.attempt("s3://b/x", "read", lambda: (_ for _ in ()).throw(RuntimeError(f"key={secrets[0]}")))
+        told.append(str(caught.value))
+    ours = [record.getMessage() for record in caplog.records if record.name.startswith("dcae15")]
+    for secret in secrets:
+        assert not any(secret in text for text in told + ours)
