@@ -1,5 +1,7 @@
-"""Run the whole pipeline: prepare images, train the autoencoder and its baseline, cache latents, train the denoiser,
-sample, evaluate, report. Finished stages are reused; the same command continues an interrupted run.
+"""Run the whole pipeline, from images to the report.
+
+Stages: prepare images, train the autoencoder and its baseline, cache latents, train the denoiser, sample, evaluate.
+Finished stages are reused; the same command continues an interrupted run.
 """
 
 import sys

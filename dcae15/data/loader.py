@@ -120,7 +120,8 @@ class Batches:
     def _put(self, item: Batch | BaseException) -> None:
         while not self._stop.is_set():
             try:
-                return self._ready.put(item, timeout=0.2)
+                self._ready.put(item, timeout=0.2)
+                return
             except queue.Full:
                 continue
 

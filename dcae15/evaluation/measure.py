@@ -149,7 +149,10 @@ def features_of(
 
 
 def read_pictures(uri: str) -> dict[str, np.ndarray]:
-    """Return the pictures of an evaluation: ``inputs`` (N, H, W, 3), ``reconstructions.<arm>`` (P, N, H, W, 3), ``samples`` (classes, K, H, W, 3)."""
+    """Return the uint8 pictures of an evaluation.
+
+    They are ``inputs`` (N, H, W, 3), ``reconstructions.<arm>`` (P, N, H, W, 3) and ``samples`` (classes, K, H, W, 3).
+    """
     tensors = from_safetensors(storage.read_bytes(storage.join(uri, PICTURES)))
     return {name: value.numpy() for name, value in tensors.items()}
 

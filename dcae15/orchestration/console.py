@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from typing import Any
 
 import ray
+from ray.exceptions import RayError
 
 POLL_SECONDS = 0.5
 Say = Callable[[str], None]
@@ -30,7 +32,7 @@ class _Lines:
 class _Speaker:
     """A picklable function that sends a line to the driver and does not wait."""
 
-    def __init__(self, actor: ray.actor.ActorHandle) -> None:
+    def __init__(self, actor: Any) -> None:
         self.actor = actor
 
     def __call__(self, line: str) -> None:
@@ -40,7 +42,7 @@ class _Speaker:
 @contextmanager
 def console() -> Iterator[Say]:
     """Yield a function for workers to speak with; lines are printed while the block runs."""
-    actor = _Lines.remote()
+    actor: Any = _Lines.remote()
     ended = threading.Event()
 
     def show() -> None:
@@ -51,7 +53,7 @@ def console() -> Iterator[Say]:
         while not ended.wait(POLL_SECONDS):
             try:
                 show()
-            except ray.exceptions.RayError:  # the cluster is going away; the stage itself reports why
+            except RayError:  # the cluster is going away; the stage itself reports why
                 return
 
     thread = threading.Thread(target=poll, name="dcae15-console", daemon=True)
@@ -61,8 +63,6 @@ def console() -> Iterator[Say]:
     finally:
         ended.set()
         thread.join()
-        try:
+        with suppress(RayError):
             show()
             ray.kill(actor)
-        except ray.exceptions.RayError:
-            pass

@@ -6,6 +6,7 @@ from typing import Any
 
 import ray
 import torch
+from ray.exceptions import RayTaskError
 
 from dcae15.config import Config
 from dcae15.evaluation.measure import evaluate as measure
@@ -33,7 +34,7 @@ def evaluate(config: Config, cluster: Cluster, inputs: dict[str, str], *, uri: s
     try:
         with console() as say:
             ray.get(task.remote(config, arguments, cpus, say))
-    except ray.exceptions.RayTaskError as error:
+    except RayTaskError as error:
         known = user_error(error)
         if known is None:
             raise

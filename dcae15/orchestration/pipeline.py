@@ -74,7 +74,7 @@ def _prepared(config: Config) -> Config:
     return replace(config, storage=storage.resolve(config.storage))
 
 
-def _run(config: Config, stages: Sequence[Stage]) -> tuple[dict[str, float], tracking.TrackerSpec | None]:
+def _run(config: Config, stages: Sequence[Stage]) -> tuple[dict[str, float], tracking.TrackerSpec]:
     """Run the stages that are not done, on one cluster; nothing is started when all are.
 
     Returns:
@@ -84,7 +84,7 @@ def _run(config: Config, stages: Sequence[Stage]) -> tuple[dict[str, float], tra
     if all(stage.done for stage in stages):
         for stage in stages:
             _announce(stage, "reused")
-        return seconds, None
+        return seconds, tracking.TrackerSpec()
     from dcae15.orchestration.cluster import connect
 
     parent = tracking.start_pipeline_run(config, config.storage, config.name)
@@ -107,7 +107,7 @@ def _run(config: Config, stages: Sequence[Stage]) -> tuple[dict[str, float], tra
     return seconds, parent
 
 
-def _run_stage(config: Config, cluster: Any, stage: Stage, parent: tracking.TrackerSpec | None) -> float:
+def _run_stage(config: Config, cluster: Any, stage: Stage, parent: tracking.TrackerSpec) -> float:
     began = time.perf_counter()
     child = tracking.start_stage_run(parent, stage.name, stage.fingerprint, stage.facts)
     try:
@@ -121,7 +121,7 @@ def _run_stage(config: Config, cluster: Any, stage: Stage, parent: tracking.Trac
     return time.perf_counter() - began
 
 
-def _dispatch(config: Config, cluster: Any, stage: Stage, tracker: tracking.TrackerSpec | None) -> None:
+def _dispatch(config: Config, cluster: Any, stage: Stage, tracker: tracking.TrackerSpec) -> None:
     """Call the stage's function."""
     from dcae15.orchestration import cache, measure, prepare, sample, train
 

@@ -27,7 +27,7 @@ def report_uri(config: Config, stages: Sequence[Stage]) -> str:
 
 
 def write_report(
-    config: Config, stages: Sequence[Stage], seconds: dict[str, float], parent: tracking.TrackerSpec | None
+    config: Config, stages: Sequence[Stage], seconds: dict[str, float], parent: tracking.TrackerSpec
 ) -> str:
     """Write the report of a finished pipeline, and its pictures beside it and into MLflow; return its URI.
 

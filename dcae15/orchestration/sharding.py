@@ -85,7 +85,7 @@ def write_shards(
     if missing:
         rows = [{"plan": pickle.dumps(plan)} for plan in missing]
         dataset = ray.data.from_items(rows, override_num_blocks=len(rows)).map(
-            _Actor,
+            _Actor,  # pyright: ignore[reportArgumentType]  # Ray makes the instance
             fn_constructor_args=(make_writer,),
             compute=ActorPoolStrategy(min_size=min(pool.least, len(rows)), max_size=min(pool.most, len(rows))),
             num_cpus=pool.cpus,

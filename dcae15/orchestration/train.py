@@ -20,12 +20,12 @@ from dcae15.orchestration.runtime import RayRuntime
 from dcae15.training import stages
 
 
-def train_autoencoder(config: Config, cluster: Cluster, tracker: tracking.TrackerSpec | None, **stage: Any) -> None:
+def train_autoencoder(config: Config, cluster: Cluster, tracker: tracking.TrackerSpec, **stage: Any) -> None:
     """Run `dcae15.training.stages.train_autoencoder` on the cluster's workers."""
     _fit(stages.train_autoencoder, config, cluster, tracker, stage)
 
 
-def train_diffusion(config: Config, cluster: Cluster, tracker: tracking.TrackerSpec | None, **stage: Any) -> None:
+def train_diffusion(config: Config, cluster: Cluster, tracker: tracking.TrackerSpec, **stage: Any) -> None:
     """Run `dcae15.training.stages.train_diffusion` on the cluster's workers."""
     _fit(stages.train_diffusion, config, cluster, tracker, stage)
 
@@ -34,7 +34,7 @@ def _fit(
     function: Callable[..., None],
     config: Config,
     cluster: Cluster,
-    tracker: tracking.TrackerSpec | None,
+    tracker: tracking.TrackerSpec,
     stage: dict[str, Any],
 ) -> None:
     check_workers(config, cluster)
@@ -69,5 +69,5 @@ def _worker(loop: dict[str, Any]) -> None:
     """Train in one worker."""
     torch.set_num_threads(loop["threads"])
     runtime = RayRuntime(loop["say"])
-    tracker = tracking.open_tracker(loop["tracker"] if runtime.rank == 0 else None)
+    tracker = tracking.open_tracker(loop["tracker"] if runtime.rank == 0 else tracking.TrackerSpec())
     loop["function"](loop["config"], runtime=runtime, tracker=tracker, **loop["stage"])

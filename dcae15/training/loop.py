@@ -6,10 +6,10 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from dcae15.config import TrainingConfig
 from dcae15.data.loader import Batch
@@ -82,8 +82,7 @@ def train(
     optimizer = adamw(network, config)
     average = MovingAverage(network, config.ema_decay)
     state = _restore(checkpoints, network, optimizer, average)
-    step = torch.compile(objective) if config.compile else objective
-    step = runtime.distribute(step)
+    step = runtime.distribute(cast(nn.Module, torch.compile(objective)) if config.compile else objective)
     meter = _Meter(config.batch_size)
 
     def save() -> None:
@@ -164,7 +163,7 @@ def _crossed(before: int, after: int, interval: int) -> bool:
 
 
 def _require_finite(loss: Tensor, norm: Tensor, state: TrainState, runtime: Runtime) -> None:
-    """Stop before the optimizer moves. The gradient is averaged over workers, so all of them see the same norm and stop together."""
+    """Stop before the optimizer moves. All workers see the same averaged gradient, and stop together."""
     if not bool(torch.isfinite(norm)):
         raise TrainingError(
             f"the gradient is not finite after {state.images_seen} images (loss {float(loss):.4g} on worker {runtime.rank}); "

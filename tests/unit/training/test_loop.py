@@ -85,7 +85,7 @@ def latent_set(tmp_path_factory) -> str:
     return root
 
 
-class Stop(Exception):
+class StopError(Exception):
     """Stands for a kill."""
 
 
@@ -98,7 +98,7 @@ class StoppingTracker(NullTracker):
     def metrics(self, values, step):
         self.left -= 1
         if self.left == 0:
-            raise Stop
+            raise StopError
 
 
 def run(stage: str, config: Config, source: str, out: str, tracker=None, runtime=None) -> bytes:
@@ -124,7 +124,7 @@ def test_a_stopped_and_continued_run_ends_with_the_same_bits(tmp_path, image_set
     undisturbed = run(stage, config, source, str(tmp_path / "kind" / "a"))
     out = str(tmp_path / "kind" / "b")
     for stop in stops:
-        with pytest.raises(Stop):
+        with pytest.raises(StopError):
             run(stage, config, source, out, StoppingTracker(stop))
         assert not artifacts.finished(out)
     assert run(stage, config, source, out) == undisturbed
@@ -166,7 +166,7 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(tmp_path, image_set):
     config = small_config()
     undisturbed = run("autoencoder", config, image_set, str(tmp_path / "k" / "a"))
     out = tmp_path / "k" / "b"
-    with pytest.raises(Stop):
+    with pytest.raises(StopError):
         run("autoencoder", config, image_set, str(out), StoppingTracker(4))
     files = sorted(Path(out, stages.CHECKPOINTS).glob("*.pt"))
     assert len(files) == 2
