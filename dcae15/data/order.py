@@ -65,7 +65,7 @@ class Order:
         if self._rows is None or self._rows[0] != (epoch, window):
             shards = permuted[window * self.window : (window + 1) * self.window]
             rows = np.concatenate(
-                [np.stack([np.full(self.counts[s], s), np.arange(self.counts[s])], axis=1) for s in shards]
+                [np.stack([np.full(self.counts[s], s), np.arange(int(self.counts[s]))], axis=1) for s in shards]
             )
             self._rows = ((epoch, window), self._generator(epoch, window + 1).permutation(rows))
         return self._rows[1]
