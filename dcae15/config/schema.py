@@ -88,9 +88,9 @@ class DataConfig:
         0.25, "with crop 'random': smallest share of the image's area that a crop covers", above=0, most=1
     )
     encoding: str = option(
-        "png",
-        "how prepared images are stored: 'png' (lossless) or 'raw' (uncompressed, fastest for small images)",
-        choices=("png", "raw"),
+        "raw",
+        "how prepared images are stored: 'raw' (uncompressed, fastest for small images) or 'png' (lossless, half the size)",
+        choices=("raw", "png"),
     )
     shard_images: int = option(1_024, "images per shard, the unit of commit", unit="images", least=1)
     limit: int = option(0, "use only the first images of each split; 0 means all", unit="images", least=0)
@@ -177,11 +177,11 @@ class AutoencoderConfig:
     )
     latent_channels: int = option(32, "C, channels of the latent", unit="channels", least=1)
     encoder_widths: list[int] = option(
-        [24, 24, 48, 96], "channels of each encoder stage; n stages compress by 2**(n-1)", least=1
+        [16, 16, 32, 64], "channels of each encoder stage; n stages compress by 2**(n-1)", least=1
     )
     encoder_depths: list[int] = option([0, 1, 1, 2], "ResBlocks of each encoder stage; the first must be 0", least=0)
     decoder_widths: list[int] = option(
-        [24, 24, 48, 96], "channels of each decoder stage, from image to latent", least=1
+        [16, 16, 32, 64], "channels of each decoder stage, from image to latent", least=1
     )
     decoder_depths: list[int] = option([0, 1, 1, 2], "ResBlocks of each decoder stage, from image to latent", least=0)
     flip: bool = option(True, "mirror half of the training images")

@@ -24,6 +24,7 @@ ENVIRONMENT = {
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",  # failures and the end of training are seen sooner
     "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "900",  # a node may have to boot first
     "OMP_WAIT_POLICY": "PASSIVE",  # threads that spin while others wait for a core cost more than they gain
+    "RAY_BACKEND_LOG_LEVEL": "fatal",  # else harmless lines of Ray's core fill the console; set it to debug Ray itself
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # leave CUDA_VISIBLE_DEVICES alone for processes without GPUs
 }
 
@@ -176,5 +177,5 @@ def _quieten() -> None:
     context = DataContext.get_current()
     context.enable_progress_bars = False
     context.execution_options.preserve_order = False
-    for name in ("ray.data", "ray.train", "ray.tune"):
-        logging.getLogger(name).setLevel(logging.WARNING)
+    for name in ("ray.data", "ray.train", "ray.tune", "ray._common.deprecation", "py.warnings"):
+        logging.getLogger(name).setLevel(logging.ERROR)

@@ -90,7 +90,6 @@ def write_shards(
             compute=ActorPoolStrategy(min_size=min(pool.least, len(rows)), max_size=min(pool.most, len(rows))),
             num_cpus=pool.cpus,
             num_gpus=pool.gpus,
-            max_restarts=-1,
         )
         counts = {plan.path: plan.count for plan in missing}
         try:
