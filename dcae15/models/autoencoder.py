@@ -18,7 +18,7 @@ from dcae15.models.blocks import (
     PrefixOutConv,
     ResBlock,
     Upsample,
-    init_convolutions,
+    init_weights,
 )
 
 PIXEL_CHANNELS = 3
@@ -189,7 +189,7 @@ class Autoencoder(nn.Module):
         self.spec = spec
         self.encoder = Encoder(spec)
         self.decoder = Decoder(spec)
-        init_convolutions(self, generator)
+        init_weights(self, generator)
 
     def encode(self, pixels_BCHW: Tensor, prefix: int | None = None) -> Tensor:
         """Return the first ``prefix`` latent channels, (B, prefix, H/f, W/f); None means all C.

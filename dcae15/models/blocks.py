@@ -102,15 +102,18 @@ class PrefixInConv(nn.Conv2d):
         return F.conv2d(x_BcHW, self.weight[:, : x_BcHW.shape[1]], self.bias, self.stride, self.padding)
 
 
-def init_convolutions(module: nn.Module, generator: torch.Generator | None) -> None:
-    """Give every convolution below ``module`` torch's default distribution, drawn from a private generator.
+def init_weights(module: nn.Module, generator: torch.Generator | None) -> None:
+    """Draw the initial weights of everything below ``module`` from a private generator.
 
-    Weights and biases are uniform within 1 / sqrt(fan in). A ResBlock's output needs no special start: a norm sets its
-    size whatever the gain of its convolutions, and the shortcuts between stages carry the signal past it.
+    Convolutions get torch's default distribution: uniform within 1 / sqrt(fan in). Every ResBlock starts as identity,
+    because a norm ends it: with the usual gain of 1 each block would add a full-size random vector to the signal of the
+    shortcuts, whatever its convolutions do. With a gain of 0 training begins with the shortcuts alone, and is faster.
     """
-    for conv in module.modules():
-        if isinstance(conv, nn.Conv2d):
-            bound = 1 / math.sqrt(conv.weight[0].numel())
-            nn.init.uniform_(conv.weight, -bound, bound, generator=generator)
-            if conv.bias is not None:
-                nn.init.uniform_(conv.bias, -bound, bound, generator=generator)
+    for layer in module.modules():
+        if isinstance(layer, nn.Conv2d):
+            bound = 1 / math.sqrt(layer.weight[0].numel())
+            nn.init.uniform_(layer.weight, -bound, bound, generator=generator)
+            if layer.bias is not None:
+                nn.init.uniform_(layer.bias, -bound, bound, generator=generator)
+        elif isinstance(layer, ResBlock):
+            nn.init.zeros_(layer.norm.weight)

@@ -5,7 +5,7 @@ import torch
 
 from dcae15.errors import ConfigError
 from dcae15.models.autoencoder import Autoencoder, AutoencoderSpec
-from dcae15.models.blocks import ChannelRMSNorm
+from dcae15.models.blocks import ChannelRMSNorm, ResBlock
 from dcae15.models.presets import PRESETS, preset
 
 FIELDS = {
@@ -20,7 +20,12 @@ SPEC = AutoencoderSpec.from_dict(FIELDS)
 
 @pytest.fixture
 def autoencoder():
-    return Autoencoder(SPEC, torch.Generator().manual_seed(0))
+    model = Autoencoder(SPEC, torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        for block in model.modules():
+            if isinstance(block, ResBlock):  # as after training; a fresh block is identity
+                block.norm.weight.fill_(0.5)
+    return model
 
 
 def pixels(*shape, seed=1):
@@ -86,6 +91,17 @@ def test_weights_come_from_the_given_generator_only():
     first, again, other = weights(0), weights(0), weights(1)
     assert all(torch.equal(first[key], again[key]) for key in first)
     assert not torch.equal(first["encoder.conv_out.weight"], other["encoder.conv_out.weight"])
+
+
+def test_every_fresh_block_is_identity_and_can_learn():
+    model = Autoencoder(SPEC)
+    x = torch.randn(1, 32, 4, 4, generator=torch.Generator().manual_seed(0))
+    block = model.encoder.down_blocks[2][0]
+    assert torch.equal(block(x), x)
+    model(pixels(1, 3, 16, 16)).square().mean().backward()
+    gradients = [b.norm.weight.grad.abs().sum() for b in model.modules() if isinstance(b, ResBlock)]
+    assert len(gradients) == sum(SPEC.encoder_depths) + sum(SPEC.decoder_depths)
+    assert min(gradients) > 0
 
 
 @pytest.mark.parametrize(
