@@ -186,7 +186,7 @@ class AutoencoderConfig:
     decoder_depths: list[int] = option([0, 1, 1, 2], "ResBlocks of each decoder stage, from image to latent", least=0)
     flip: bool = option(True, "mirror half of the training images")
     prefix: PrefixConfig = section(PrefixConfig, "structured latent space", always_min_max=True)
-    training: TrainingConfig = section(TrainingConfig, "training of the autoencoder", clip_norm=1.0)
+    training: TrainingConfig = section(TrainingConfig, "training of the autoencoder", learning_rate=3e-3)
 
 
 @dataclass
@@ -204,7 +204,7 @@ class LatentsConfig:
 class DenoiserConfig:
     """The diffusion transformer (DiT)."""
 
-    depth: int = option(6, "transformer blocks", least=1)
+    depth: int = option(4, "transformer blocks", least=1)
     width: int = option(128, "channels of a token", least=1)
     heads: int = option(4, "attention heads", least=1)
     patch_size: int = option(1, "side of a patch", unit="latent pixels", least=1)
@@ -246,7 +246,7 @@ class SamplingConfig:
 
     images: int = option(1_000, "images to generate, spread evenly over the classes", unit="images", least=1)
     solver: str = option("heun", "ODE solver", choices=("euler", "heun"))
-    steps: int = option(25, "steps of the solver", least=1)
+    steps: int = option(12, "steps of the solver", least=1)
     guidance: float = option(1.5, "classifier-free guidance scale; 1 means none", least=0)
     guidance_start: float = option(0.0, "guidance acts from this time on (0 is noise, 1 is data)", least=0, most=1)
     guidance_end: float = option(1.0, "guidance acts until this time", least=0, most=1)
