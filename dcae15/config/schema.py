@@ -209,6 +209,11 @@ class DenoiserConfig:
     heads: int = option(4, "attention heads", least=1)
     patch_size: int = option(1, "side of a patch", unit="latent pixels", least=1)
     mlp_ratio: float = option(4.0, "width of the MLP over width", above=0)
+    label_std: float = option(
+        1.0,
+        "standard deviation of new class embeddings; the DiT paper has 0.02, short runs learn classes faster with 1",
+        above=0,
+    )
     class_dropout: float = option(
         0.1, "share of labels replaced by the null class, for classifier-free guidance", least=0, below=1
     )
@@ -228,13 +233,12 @@ class DiffusionConfig:
     )
     shift: bool = option(True, "remove each channel's mean")
     time_distribution: str = option(
-        "uniform", "distribution of the time t of a training sample", choices=("uniform", "logit_normal")
+        "logit_normal", "distribution of the time t of a training sample", choices=("uniform", "logit_normal")
     )
     training: TrainingConfig = section(
         TrainingConfig,
         "training of the denoiser",
-        schedule="constant",
-        images=64_000,
+        images=128_000,
         learning_rate=1e-3,
         ema_decay=0.998,
     )
@@ -247,7 +251,7 @@ class SamplingConfig:
     images: int = option(1_000, "images to generate, spread evenly over the classes", unit="images", least=1)
     solver: str = option("heun", "ODE solver", choices=("euler", "heun"))
     steps: int = option(12, "steps of the solver", least=1)
-    guidance: float = option(1.5, "classifier-free guidance scale; 1 means none", least=0)
+    guidance: float = option(3.0, "classifier-free guidance scale; 1 means none", least=0)
     guidance_start: float = option(0.0, "guidance acts from this time on (0 is noise, 1 is data)", least=0, most=1)
     guidance_end: float = option(1.0, "guidance acts until this time", least=0, most=1)
     prefix: int = option(0, "generate only the first channels; 0 means all", unit="channels", least=0)

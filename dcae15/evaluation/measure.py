@@ -24,6 +24,8 @@ from dcae15.loading import load_autoencoder
 PICTURES = "pictures.safetensors"
 GENERATED = "generated"
 ENCODE_BATCH = 64
+MOST_FEATURE_IMAGES = 50_000
+"""The feature network trains on at most the first so many images of the set, which are held in memory."""
 
 
 def evaluate(
@@ -135,7 +137,7 @@ def features_of(
     if storage.exists(uri):
         return FeatureNetwork.from_bytes(storage.read_bytes(uri), device)
     say(f"evaluate: training the feature network on {settings.feature_images:,} images")
-    images, labels = load_images(image_set, "train")
+    images, labels = load_images(image_set, "train", MOST_FEATURE_IMAGES)
     network = train_features(
         images,
         labels,

@@ -193,11 +193,12 @@ class DiT(nn.Module):
     Args:
         spec: The shape.
         generator: Source of the initial weights; None draws them from torch's global generator.
+        label_std: Standard deviation of the initial class embeddings.
     """
 
     pos_embed: Tensor
 
-    def __init__(self, spec: DiTSpec, generator: torch.Generator | None = None):
+    def __init__(self, spec: DiTSpec, generator: torch.Generator | None = None, label_std: float = 0.02):
         super().__init__()
         self.spec = spec
         self.x_embedder = PatchEmbedding(spec)
@@ -206,15 +207,16 @@ class DiT(nn.Module):
         self.register_buffer("pos_embed", position_table(spec.latent_size // spec.patch_size, spec.width))
         self.blocks = nn.ModuleList(Block(spec) for _ in range(spec.depth))
         self.final_layer = FinalLayer(spec)
-        self._init_weights(generator)
+        self._init_weights(generator, label_std)
 
-    def _init_weights(self, generator: torch.Generator | None) -> None:
+    def _init_weights(self, generator: torch.Generator | None, label_std: float) -> None:
         """Follow the DiT paper: Xavier, small embeddings, and zero gates, so that every block starts as identity."""
         for name, parameter in self.named_parameters():
             if name.endswith(".bias") or "adaLN_modulation" in name or name.startswith("final_layer."):
                 nn.init.zeros_(parameter)
             elif name.startswith(("t_embedder.", "y_embedder.")):
-                nn.init.normal_(parameter, std=0.02, generator=generator)
+                std = label_std if name.startswith("y_embedder.") else 0.02
+                nn.init.normal_(parameter, std=std, generator=generator)
             else:  # a patch's convolution counts as the linear layer that it is
                 nn.init.xavier_uniform_(parameter.flatten(1), generator=generator)
 

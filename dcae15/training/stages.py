@@ -132,7 +132,7 @@ def train_diffusion(
     )
     shift, scale = normalisation(latent_set.statistics, settings.scaling, settings.shift)
     with torch.random.fork_rng(devices=[]):
-        network = DiT(spec, generator(config.seed, "initial weights of the denoiser", 0))
+        network = DiT(spec, generator(config.seed, "initial weights of the denoiser", 0), settings.denoiser.label_std)
 
     def batches(start: int) -> Any:
         stream = latent_batches(

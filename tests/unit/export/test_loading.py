@@ -5,7 +5,6 @@ import pytest
 import torch
 from safetensors.torch import save, save_file
 
-from dcae15 import storage
 from dcae15.errors import ConfigError, WeightsError
 from dcae15.export.layouts import to_official
 from dcae15.export.loading import load_foreign_autoencoder, read_state_dict
@@ -107,10 +106,3 @@ def test_pickled_code_never_runs(tmp_path):
     with pytest.raises(WeightsError, match="never unpickled"):
         read_state_dict(str(tmp_path / "bomb.pt"))
     assert not (tmp_path / "ran").exists()
-
-
-@pytest.fixture(autouse=True)
-def local_storage(monkeypatch):
-    monkeypatch.setattr(storage, "read_bytes", lambda uri: Path(uri).read_bytes())
-    monkeypatch.setattr(storage, "read_json", lambda uri: json.loads(Path(uri).read_text()))
-    monkeypatch.setattr(storage, "join", lambda *parts: "/".join(parts))
