@@ -63,7 +63,7 @@ def test_defaults_pass_without_warnings():
         (["sampling.guidance_end=0"], ["sampling.guidance_start 0.0", "sampling.guidance_end 0.0"]),
         (["sampling.prefix=33"], ["sampling.prefix is 33", "32"]),
         (["sampling.images=3"], ["sampling.images is 3", "evaluation.neighbours 3"]),
-        (["diffusion.denoiser.class_dropout=0"], ["sampling.guidance is 1.5", "class_dropout 0"]),
+        (["diffusion.denoiser.class_dropout=0"], ["sampling.guidance is 3.0", "class_dropout 0"]),
         (["scaling.encoders=[3,2]"], ["scaling.encoders is [3, 2]"]),
         (["scaling.encoders=[1]"], ["scaling.encoders is [1]"]),
         (["scaling.num_workers=65"], ["scaling.num_workers 65", "autoencoder.training.batch_size"]),
