@@ -13,6 +13,9 @@ from dcae15.config import Config
 from dcae15.errors import ArtifactError, Dcae15Error
 from dcae15.orchestration.plan import STAGES, Stage, describe, plan
 
+LATEST = "latest.json"
+"""File below the storage that names the artifacts of the last finished pipeline by stage, and its report."""
+
 
 def dry_run(config: Config, given: Mapping[str, str] | None = None, names: Sequence[str] = STAGES) -> str:
     """Return the plan of the named stages as text, without starting Ray."""
@@ -30,6 +33,8 @@ def run_pipeline(config: Config) -> str:
     uri = report_uri(config, stages)
     if seconds or not storage.exists(uri):
         write_report(config, stages, seconds, parent)
+    latest = {stage.name: stage.uri for stage in stages}
+    storage.write_json(storage.join(config.storage, LATEST), {**latest, "report": uri})
     return uri
 
 
