@@ -80,13 +80,17 @@ def connect(config: Config) -> Iterator[Cluster]:
     address = os.environ.get("RAY_ADDRESS", "local")
     local = address == "local"
     in_job = "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ
-    runtime_env: dict[str, object] = {"env_vars": {**ENVIRONMENT, **_public(storage.environment())}}
+    package = Path(dcae15.__file__).parent
+    variables = {**ENVIRONMENT, **_public(storage.environment())}
+    runtime_env: dict[str, object] = {"env_vars": variables}
     options: dict[str, object] = {}
     if local:
+        # Workers import what the script does, wherever it was started from.
+        variables["PYTHONPATH"] = os.pathsep.join(filter(None, [str(package.parent), os.environ.get("PYTHONPATH", "")]))
         os.environ.setdefault("RAY_AUTH_MODE", "disabled")  # the local cluster listens on loopback only
         options = {"object_store_memory": LOCAL_OBJECT_STORE_BYTES, "dashboard_host": "127.0.0.1"}
     elif not in_job:
-        runtime_env["py_modules"] = [str(Path(dcae15.__file__).parent)]  # workers run this code, not an older install
+        runtime_env["py_modules"] = [str(package)]  # workers run this code, not an older install
     try:
         ray.init(
             address=address,
