@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import shutil
+import signal
 import sys
 import textwrap
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -89,9 +90,10 @@ def run_script(
     """Parse the command line, run the script, and return its exit code: ``sys.exit(run_script(run, __doc__))``.
 
     Returns:
-        0 after success, 2 for a ConfigError, 1 for any other error that a user can mend, 130 after an interrupt. Each
-        is one message on stderr; only bugs show a traceback.
+        0 after success, 2 for a ConfigError, 1 for any other error that a user can mend, 130 after an interrupt (SIGINT),
+        143 after SIGTERM. Each is one message on stderr; only bugs show a traceback.
     """
+    signal.signal(signal.SIGTERM, _interrupt)
     try:
         command = parse(sys.argv[1:] if argv is None else argv, description, sections, inputs, optional_inputs)
         for warning in command.warnings:
@@ -100,10 +102,16 @@ def run_script(
     except Dcae15Error as error:
         _say(f"error: {error}")
         return 2 if isinstance(error, ConfigError) else 1
-    except KeyboardInterrupt:
-        _say("interrupted; the same command continues the work")
-        return 130
+    except KeyboardInterrupt as stop:
+        number = stop.args[0] if stop.args else signal.SIGINT
+        _say(f"{'terminated' if number == signal.SIGTERM else 'interrupted'}; the same command continues the work")
+        return 128 + number
     return 0
+
+
+def _interrupt(number: int, _frame: object) -> None:
+    """Let a polite kill, as schedulers and Kubernetes send it, clean up as Ctrl-C does."""
+    raise KeyboardInterrupt(number)
 
 
 def _say(message: str) -> None:

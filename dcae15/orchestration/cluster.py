@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -91,6 +92,7 @@ def connect(config: Config) -> Iterator[Cluster]:
         options = {"object_store_memory": LOCAL_OBJECT_STORE_BYTES, "dashboard_host": "127.0.0.1"}
     elif not in_job:
         runtime_env["py_modules"] = [str(package)]  # workers run this code, not an older install
+    on_sigterm = signal.getsignal(signal.SIGTERM)
     try:
         ray.init(
             address=address,
@@ -106,6 +108,7 @@ def connect(config: Config) -> Iterator[Cluster]:
             "or unset RAY_ADDRESS to use a local one"
         ) from error
     try:
+        signal.signal(signal.SIGTERM, on_sigterm)  # Ray's own handler exits without a word, and without our cleaning up
         _quieten()
         resources = ray.cluster_resources()
         cluster = Cluster(int(resources.get("CPU", 0)), int(resources.get("GPU", 0)), local)
@@ -148,7 +151,7 @@ def user_error(error: BaseException) -> Dcae15Error | None:
                     cause = getattr(current, "cause", current)
                     return kind(str(cause if isinstance(cause, Dcae15Error) else current))
         queue += [current.__cause__, current.__context__, getattr(current, "cause", None)]
-        queue += list(getattr(current, "worker_failures", {}).values())
+        queue += [getattr(current, "controller_failure", None), *getattr(current, "worker_failures", {}).values()]
     return None
 
 

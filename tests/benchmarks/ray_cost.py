@@ -248,7 +248,9 @@ def table(result: dict[str, Any]) -> str:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the benchmark; print the table."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--quick", action="store_true", help="tiny sizes, one round: shows that it works, measures nothing")
+    parser.add_argument(
+        "--quick", action="store_true", help="tiny sizes, one round: shows that it works, measures nothing"
+    )
     parser.add_argument("--rounds", type=int, default=0, help="runs of each arm of each stage (3; with --quick 1)")
     parser.add_argument("--stages", nargs="+", choices=list(GOALS), default=["train_autoencoder", "cache_latents"])
     parser.add_argument("--cpus", type=int, default=os.cpu_count() or 1, help="CPUs of each arm (all)")
