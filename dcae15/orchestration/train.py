@@ -13,7 +13,7 @@ from ray.train.v2.api.exceptions import TrainingFailedError
 
 from dcae15 import storage, tracking
 from dcae15.config import Config
-from dcae15.errors import TrainingError
+from dcae15.errors import ArtifactError, ConfigError, Dcae15Error, TrainingError
 from dcae15.orchestration.cluster import Cluster, check_workers, user_error
 from dcae15.orchestration.console import console
 from dcae15.orchestration.runtime import RayRuntime
@@ -53,7 +53,9 @@ def _fit(
     )
     try:
         with console() as say:
-            TorchTrainer(_worker, train_loop_config={**loop, "say": say}, scaling_config=scaling, run_config=run).fit()
+            result = TorchTrainer(
+                _worker, train_loop_config={**loop, "say": say}, scaling_config=scaling, run_config=run
+            ).fit()
     except TrainingFailedError as error:
         known = user_error(error)
         if known is not None:
@@ -63,11 +65,20 @@ def _fit(
         ) from error
     finally:
         storage.remove(storage.join(config.storage, ".ray", name))
+    if isinstance(result.return_value, Dcae15Error):
+        raise result.return_value
 
 
-def _worker(loop: dict[str, Any]) -> None:
-    """Train in one worker."""
+def _worker(loop: dict[str, Any]) -> Dcae15Error | None:
+    """Train in one worker.
+
+    An error that every worker meets at the same point is returned: raised, Ray would try again what cannot get better.
+    """
     torch.set_num_threads(loop["threads"])
     runtime = RayRuntime(loop["say"])
     tracker = tracking.open_tracker(loop["tracker"] if runtime.rank == 0 else tracking.TrackerSpec())
-    loop["function"](loop["config"], runtime=runtime, tracker=tracker, **loop["stage"])
+    try:
+        loop["function"](loop["config"], runtime=runtime, tracker=tracker, **loop["stage"])
+    except (ConfigError, ArtifactError, TrainingError) as error:
+        return type(error)(str(error))
+    return None

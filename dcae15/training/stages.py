@@ -212,8 +212,12 @@ class _Progress:
     def __init__(self, stage: str, training: TrainingConfig, tracker: Tracker, say: Callable[[str], None]) -> None:
         self.stage, self.training, self.tracker, self.say = stage, training, tracker, say
         self.began = time.perf_counter()
+        self.shown = False
 
     def __call__(self, row: Row, state: TrainState) -> None:
+        if state.resumed_from and not self.shown:
+            self.say(f"{self.stage}: continues at {state.resumed_from:,} images")
+        self.shown = True
         done = row["images"] - state.resumed_from
         left = max(0.0, self.training.images - row["images"])
         eta = (time.perf_counter() - self.began) / done * left
