@@ -310,7 +310,7 @@ class TestTracking:
         names = {item.path for item in client.list_artifacts(parent)}
         assert "report.html" in names and "images" in names
         assert any(item.path.endswith(".png") for item in client.list_artifacts(parent, "images"))
-        assert found[0].info.artifact_uri.startswith(str(pipeline.storage))
+        assert str(found[0].info.artifact_uri).startswith(str(pipeline.storage))
 
 
 class TestLibrary:
