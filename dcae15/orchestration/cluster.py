@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from dcae15.config import Config, ScalingConfig
 from dcae15.errors import ConfigError, Dcae15Error, StorageError
 
 LOCAL_OBJECT_STORE_BYTES = 1 << 30
+CONNECT_SECONDS = 10
 
 ENVIRONMENT = {
     "RAY_worker_niceness": "0",  # workers would run at nice 15 and starve beside other processes
@@ -92,6 +94,8 @@ def connect(config: Config) -> Iterator[Cluster]:
         options = {"object_store_memory": LOCAL_OBJECT_STORE_BYTES, "dashboard_host": "127.0.0.1"}
     elif not in_job:
         runtime_env["py_modules"] = [str(package)]  # workers run this code, not an older install
+    if not local:
+        _require_answer(address)
     on_sigterm = signal.getsignal(signal.SIGTERM)
     try:
         ray.init(
@@ -153,6 +157,20 @@ def user_error(error: BaseException) -> Dcae15Error | None:
         queue += [current.__cause__, current.__context__, getattr(current, "cause", None)]
         queue += [getattr(current, "controller_failure", None), *getattr(current, "worker_failures", {}).values()]
     return None
+
+
+def _require_answer(address: str) -> None:
+    """Raise ConfigError when nobody listens at ``host:port``; Ray itself would try for minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not port.isdigit():
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_SECONDS).close()
+    except OSError as error:
+        raise ConfigError(
+            f"no Ray cluster answers at RAY_ADDRESS={address}: {error}; start it with `ray start --head`, "
+            "or unset RAY_ADDRESS to use a local one"
+        ) from error
 
 
 def _public(environment: dict[str, str]) -> dict[str, str]:
