@@ -10,7 +10,7 @@ from typing import Any
 import ray
 from ray.exceptions import RayError
 
-POLL_SECONDS = 0.5
+POLL_SECONDS = 2.0
 Say = Callable[[str], None]
 
 
