@@ -99,6 +99,7 @@ class Artifact:
 
     def commit(self, **extra: Any) -> None:
         """Write the manifest, which makes the artifact exist; every other file must be there already."""
+        storage.remove_unfinished(self.uri)
         body = dataclasses.asdict(self)
         del body["uri"]
         manifest = {

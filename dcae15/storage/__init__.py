@@ -30,6 +30,7 @@ __all__ = [
     "read_bytes",
     "read_json",
     "remove",
+    "remove_unfinished",
     "resolve",
     "sha256",
     "write_bytes",
@@ -144,6 +145,17 @@ def remove(uri: str) -> None:
     if uri in {"/", str(Path.home())} or (is_remote(uri) and "/" not in uri.partition("://")[2]):
         raise StorageError(f"Refusing to remove all of {uri}. Name a folder in it.")
     attempt(uri, "remove", lambda: remote.remove(uri) if is_remote(uri) else local.remove(Path(uri)))
+
+
+def remove_unfinished(uri: str) -> None:
+    """Remove what killed writers left below a folder; call it when nobody writes there. Object stores keep no such rests.
+
+    Raises:
+        StorageError: it cannot be removed.
+    """
+    uri = canonical(uri)
+    if not is_remote(uri):
+        attempt(uri, "clean", lambda: local.remove_unfinished(Path(uri)))
 
 
 def sha256(data: bytes) -> str:

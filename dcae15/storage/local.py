@@ -60,6 +60,12 @@ def remove(path: Path) -> None:
             path.unlink()
 
 
+def remove_unfinished(folder: Path) -> None:
+    """Remove the temporary files and folders below a folder that their makers did not live to remove."""
+    for path in [path for path in folder.rglob(".*") if is_temporary(path.name)]:
+        remove(path)
+
+
 @contextlib.contextmanager
 def _staged(path: Path, data: bytes) -> Iterator[Path]:
     """Yield a complete, synced temporary file beside its destination; afterwards it is gone or renamed."""

@@ -249,6 +249,19 @@ def test_a_killed_writer_leaves_the_old_file_and_no_listed_new_one(tmp_path: Pat
     assert len(list(tmp_path.iterdir())) == 2  # the leftover is there ...
     assert storage.list_files(str(tmp_path)) == [storage.FileInfo("file", 3)]  # ... but is no file of ours
     assert storage.read_bytes(uri) == b"old"
+    storage.remove_unfinished(str(tmp_path))
+    assert list(tmp_path.iterdir()) == [tmp_path / "file"]
+
+
+def test_unfinished_is_removed_at_any_depth_and_nothing_else(tmp_path: Path):
+    kept = [tmp_path / ".tmp-mine", tmp_path / ".hidden", tmp_path / "deep" / "file"]
+    gone = [tmp_path / "deep" / f".tmp-{'0' * 32}", tmp_path / f".tmp-{'1' * 32}" / "deep" / f".tmp-{'2' * 32}"]
+    for path in kept + gone:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"x")
+    storage.remove_unfinished(str(tmp_path))
+    assert sorted(path for path in tmp_path.rglob("*") if path.is_file()) == sorted(kept)
+    storage.remove_unfinished(str(tmp_path / "nowhere"))
 
 
 def test_only_leftovers_do_not_count_as_a_file(tmp_path: Path):
