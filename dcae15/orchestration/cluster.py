@@ -26,7 +26,7 @@ ENVIRONMENT = {
     "RAY_DATA_USE_DATASOURCE_V2": "0",  # the second version starts 32 actors per listing
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "2",  # failures and the end of training are seen sooner
     "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "900",  # a node may have to boot first
-    "GOMP_SPINCOUNT": "200000",  # threads that wait leave a busy core sooner: as fast alone, faster beside others
+    "GOMP_SPINCOUNT": "10000",  # threads that wait soon leave the core to others; else a shared machine slows down tenfold
     "RAY_BACKEND_LOG_LEVEL": "fatal",  # else harmless lines of Ray's core fill the console; set it to debug Ray itself
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # leave CUDA_VISIBLE_DEVICES alone for processes without GPUs
 }
