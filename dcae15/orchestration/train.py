@@ -41,14 +41,14 @@ def _fit(
     workers, cpus = cluster.training_workers(config.scaling)
     gpu = cluster.uses_gpu(config.scaling)
     # Our checkpoints make a run continue; Ray's own snapshot of an earlier run of the same name must not interfere.
-    name = f"{stage['fingerprint']}-{uuid.uuid4().hex[:8]}"
+    ray_folder = storage.join(config.storage, ".ray", stage["fingerprint"])
     loop = {"function": function, "config": config, "tracker": tracker, "stage": stage, "threads": cpus}
     scaling = ScalingConfig(
         num_workers=workers, use_gpu=gpu, resources_per_worker={"CPU": cpus, **({"GPU": 1} if gpu else {})}
     )
     run = RunConfig(
-        name=name,
-        storage_path=storage.join(config.storage, ".ray"),
+        name=uuid.uuid4().hex[:8],
+        storage_path=ray_folder,
         failure_config=FailureConfig(max_failures=config.scaling.max_failures, controller_failure_limit=3),
     )
     try:
@@ -64,7 +64,7 @@ def _fit(
             f"training at {stage['uri']} stopped: {error}; its checkpoints are kept, the same command continues it"
         ) from error
     finally:
-        storage.remove(storage.join(config.storage, ".ray", name))
+        storage.remove(ray_folder)  # with what killed attempts left
     if isinstance(result.return_value, Dcae15Error):
         raise result.return_value
 
