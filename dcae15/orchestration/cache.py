@@ -111,9 +111,7 @@ def cache_latents(
     plans = plan_latents(image_set, config.latents)
     gpu = cluster.uses_gpu(config.scaling)
     least, most, cpus = cluster.encoders(config.scaling, len(plans))
-    make = functools.partial(
-        _encoder, uri, images, autoencoder, spec, config.latents, "cuda" if gpu else "cpu", int(cpus)
-    )
+    make = functools.partial(EncodeWriter, uri, images, autoencoder, spec, config.latents, "cuda" if gpu else "cpu")
     records = write_shards("cache_latents", uri, plans, make, Pool(least, most, cpus, 1.0 if gpu else 0.0))
     splits = {
         split: artifacts.Split(tuple(r.shard for r in records if r.shard.path.startswith(split + "/")))
@@ -132,16 +130,3 @@ def cache_latents(
         images=image_set.fingerprint,
         autoencoder_uri=autoencoder,
     ).commit()
-
-
-def _encoder(
-    root: str,
-    images: str,
-    autoencoder: str,
-    spec: artifacts.LatentSpec,
-    config: LatentsConfig,
-    device: str,
-    threads: int,
-) -> EncodeWriter:
-    torch.set_num_threads(threads)
-    return EncodeWriter(root, images, autoencoder, spec, config, device)

@@ -23,10 +23,7 @@ SPLIT = "generated"
 class SampleWriter:
     """Generates a range of images."""
 
-    def __init__(
-        self, root: str, denoiser: str, autoencoder: str, config: SamplingConfig, device: str, threads: int
-    ) -> None:
-        torch.set_num_threads(threads)
+    def __init__(self, root: str, denoiser: str, autoencoder: str, config: SamplingConfig, device: str) -> None:
         self.root, self.config = root, config
         self.denoiser = load_denoiser(denoiser)
         self.denoiser.network.to(device)
@@ -67,7 +64,7 @@ def sample(config: Config, cluster: Cluster, *, denoiser: str, autoencoder: str,
         plans.append(ShardPlan(f"{SPLIT}/{start // settings.shard_images:06d}.parquet", stop - start, (start, stop)))
     gpu = cluster.uses_gpu(config.scaling)
     least, most, cpus = cluster.encoders(config.scaling, len(plans))
-    make = functools.partial(SampleWriter, uri, denoiser, autoencoder, settings, "cuda" if gpu else "cpu", int(cpus))
+    make = functools.partial(SampleWriter, uri, denoiser, autoencoder, settings, "cuda" if gpu else "cpu")
     records = write_shards("sample", uri, plans, make, Pool(least, most, cpus, 1.0 if gpu else 0.0))
     artifacts.ImageSet(
         uri,

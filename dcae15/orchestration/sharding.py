@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 
 import ray
+import torch
 from ray.data import ActorPoolStrategy
 
 from dcae15.artifacts import Shard
@@ -86,7 +87,7 @@ def write_shards(
         rows = [{"plan": pickle.dumps(plan)} for plan in missing]
         dataset = ray.data.from_items(rows, override_num_blocks=len(rows)).map(
             _Actor,  # pyright: ignore[reportArgumentType]  # Ray makes the instance
-            fn_constructor_args=(make_writer,),
+            fn_constructor_args=(make_writer, max(1, int(pool.cpus))),
             compute=ActorPoolStrategy(min_size=min(pool.least, len(rows)), max_size=min(pool.most, len(rows))),
             num_cpus=pool.cpus,
             num_gpus=pool.gpus,
@@ -107,12 +108,20 @@ def write_shards(
 
 
 class _Actor:
-    """Adapts a writer to a row of a Ray dataset."""
+    """Adapts a writer to a row of a Ray dataset.
 
-    def __init__(self, make_writer: Callable[[], ShardWriter]) -> None:
-        self.writer = make_writer()
+    Ray makes the actor in one thread and calls it from another. The writer is made in the latter: a pool of computing
+    threads belongs to the thread that started it, and where two pools exceed the CPUs, OpenMP halves the speed of both.
+    """
+
+    def __init__(self, make_writer: Callable[[], ShardWriter], threads: int) -> None:
+        self.make_writer, self.threads = make_writer, threads
+        self.writer: ShardWriter | None = None
 
     def __call__(self, row: dict[str, bytes]) -> dict[str, bytes]:
+        if self.writer is None:
+            torch.set_num_threads(self.threads)
+            self.writer = self.make_writer()
         return {"record": pickle.dumps(dataclasses.asdict(self.writer.write(pickle.loads(row["plan"]))))}  # noqa: S301
 
 

@@ -30,7 +30,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 GOALS = {"train_autoencoder": 0.95, "cache_latents": 0.85, "train_diffusion": 0.95}
 ARMS = ("bare", "ray")
 
-FULL = ("data.shapes.images=24000", "autoencoder.training.images=16000", "diffusion.training.images=16000")
+FULL = ("data.shapes.images=48000", "autoencoder.training.images=64000", "diffusion.training.images=64000")
 QUICK = (
     *("data.shapes.images=192", "data.shapes.val_images=64", "data.shard_images=64"),
     *("autoencoder.encoder_widths=[8,8,16,16]", "autoencoder.decoder_widths=[8,8,16,16]"),
