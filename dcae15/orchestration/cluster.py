@@ -111,6 +111,13 @@ def connect(config: Config) -> Iterator[Cluster]:
             f"no Ray cluster answers at RAY_ADDRESS={address}: {error}; start it with `ray start --head`, "
             "or unset RAY_ADDRESS to use a local one"
         ) from error
+    except OSError as error:
+        if "AF_UNIX path length" not in str(error):
+            raise
+        raise ConfigError(
+            "Ray keeps sockets below TMPDIR, whose path is too long for them; set RAY_TMPDIR to a folder with a short path "
+            "(e.g. RAY_TMPDIR=/tmp)"
+        ) from error
     try:
         signal.signal(signal.SIGTERM, on_sigterm)  # Ray's own handler exits without a word, and without our cleaning up
         _quieten()

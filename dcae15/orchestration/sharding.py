@@ -18,7 +18,7 @@ from ray.data import ActorPoolStrategy
 
 from dcae15.artifacts import Shard
 from dcae15.data.shards import ShardRecord, read_records
-from dcae15.orchestration.cluster import user_error
+from dcae15.errors import Dcae15Error
 
 PlanT = TypeVar("PlanT")
 
@@ -93,17 +93,11 @@ def write_shards(
             num_gpus=pool.gpus,
         )
         counts = {plan.path: plan.count for plan in missing}
-        try:
-            for row in dataset.iter_rows():
-                record = _unpack(row["record"])
-                records[record.shard.path] = record
-                progress.advance(counts[record.shard.path])
-                after_each(list(records.values()))
-        except Exception as error:
-            known = user_error(error)
-            if known is None:
-                raise
-            raise known from None
+        for row in dataset.iter_rows():
+            record = _unpack(row["result"])
+            records[record.shard.path] = record
+            progress.advance(counts[record.shard.path])
+            after_each(list(records.values()))
     return [records[plan.path] for plan in plans]
 
 
@@ -119,14 +113,20 @@ class _Actor:
         self.writer: ShardWriter | None = None
 
     def __call__(self, row: dict[str, bytes]) -> dict[str, bytes]:
-        if self.writer is None:
-            torch.set_num_threads(self.threads)
-            self.writer = self.make_writer()
-        return {"record": pickle.dumps(dataclasses.asdict(self.writer.write(pickle.loads(row["plan"]))))}  # noqa: S301
+        try:
+            if self.writer is None:
+                torch.set_num_threads(self.threads)
+                self.writer = self.make_writer()
+            result = dataclasses.asdict(self.writer.write(pickle.loads(row["plan"])))  # noqa: S301
+        except Dcae15Error as error:  # Ray Data would log its trace, and lose it on the way to the driver
+            result = error
+        return {"result": pickle.dumps(result)}
 
 
 def _unpack(data: bytes) -> ShardRecord:
     body = pickle.loads(data)  # noqa: S301  # made by our own actor a moment ago
+    if isinstance(body, Dcae15Error):
+        raise body
     return ShardRecord(Shard(**body["shard"]), body["rejected"], body["statistics"])
 
 
