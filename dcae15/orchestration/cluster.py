@@ -115,8 +115,8 @@ def connect(config: Config) -> Iterator[Cluster]:
         if "AF_UNIX path length" not in str(error):
             raise
         raise ConfigError(
-            "Ray keeps sockets below TMPDIR, whose path is too long for them; set RAY_TMPDIR to a folder with a short path "
-            "(e.g. RAY_TMPDIR=/tmp)"
+            "Ray keeps sockets below TMPDIR or RAY_TMPDIR, whose path is too long for them; set RAY_TMPDIR to a folder "
+            "with a short path (e.g. RAY_TMPDIR=/tmp)"
         ) from error
     try:
         signal.signal(signal.SIGTERM, on_sigterm)  # Ray's own handler exits without a word, and without our cleaning up

@@ -127,6 +127,16 @@ def test_no_cluster_at_the_address_is_a_sentence(head, tmp_path):
     assert "Traceback" not in done.err
 
 
+def test_a_folder_too_deep_for_sockets_is_a_sentence(head, tmp_path):
+    deep = tmp_path / ("d" * 90)
+    deep.mkdir()
+    variables = {"TMPDIR": str(deep), "RAY_TMPDIR": str(deep)}
+    done = head.place.run("prepare_images", f"storage={tmp_path}", variables=variables)
+    assert done.code == 2
+    assert "set RAY_TMPDIR to a folder with a short path" in done.err
+    assert "Traceback" not in done.err
+
+
 def test_a_job_stops_when_told_and_goes_on_when_submitted_again(head, tmp_path):
     storage = tmp_path / "storage"
     words = ("autoencoder.training.images=16000", "autoencoder.training.checkpoint_images=320", "baseline=false")
