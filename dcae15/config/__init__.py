@@ -1,11 +1,21 @@
 """The configuration: schema, layers of YAML files and overrides, checks, help, and the fingerprints of results."""
 
 from dcae15.config.advice import warnings_for
-from dcae15.config.checks import check, latent_channels, prefix_choices, spatial_compression
+from dcae15.config.checks import check, latent_channels, spatial_compression
 from dcae15.config.help import dump, fields_help
 from dcae15.config.identity import SCHEMA_VERSION, fingerprint, result_fields
 from dcae15.config.layers import Layer, build, from_overrides, from_yaml
+from dcae15.config.phases import (
+    images_of,
+    mask_kind,
+    phase_fields,
+    phases_of,
+    prefix_choices,
+    trained_prefixes,
+    without_masks,
+)
 from dcae15.config.schema import (
+    AdversarialConfig,
     AutoencoderConfig,
     Config,
     DataConfig,
@@ -13,6 +23,9 @@ from dcae15.config.schema import (
     DiffusionConfig,
     EvaluationConfig,
     LatentsConfig,
+    LossesConfig,
+    PerceptualConfig,
+    PhaseConfig,
     PrefixConfig,
     SamplingConfig,
     ScalingConfig,
@@ -23,6 +36,7 @@ from dcae15.config.schema import (
 
 __all__ = [
     "SCHEMA_VERSION",
+    "AdversarialConfig",
     "AutoencoderConfig",
     "Config",
     "DataConfig",
@@ -31,6 +45,9 @@ __all__ = [
     "EvaluationConfig",
     "LatentsConfig",
     "Layer",
+    "LossesConfig",
+    "PerceptualConfig",
+    "PhaseConfig",
     "PrefixConfig",
     "SamplingConfig",
     "ScalingConfig",
@@ -44,9 +61,15 @@ __all__ = [
     "fingerprint",
     "from_overrides",
     "from_yaml",
+    "images_of",
     "latent_channels",
+    "mask_kind",
+    "phase_fields",
+    "phases_of",
     "prefix_choices",
     "result_fields",
     "spatial_compression",
+    "trained_prefixes",
     "warnings_for",
+    "without_masks",
 ]

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from dcae15.config.checks import latent_channels, leaves, prefix_choices
+from dcae15.config.checks import latent_channels, leaves
+from dcae15.config.phases import mask_kind, prefix_choices
 from dcae15.config.schema import Config
 
 
@@ -17,7 +18,7 @@ def warnings_for(config: Config) -> list[str]:
 def _without_effect(config: Config) -> Iterator[str]:
     defaults = {path: value for path, _, value in leaves(Config())}
     values = {path: value for path, _, value in leaves(config)}
-    changed = [path for path, value in values.items() if value != defaults[path]]
+    changed = [path for path, value in values.items() if path in defaults and value != defaults[path]]
 
     def ignored(reason: str, *paths: str) -> Iterator[str]:
         found = [path for path in changed if path.startswith(paths)]
@@ -46,10 +47,10 @@ def _without_effect(config: Config) -> Iterator[str]:
 
 
 def _unusual(config: Config) -> Iterator[str]:
-    seen, ours = config.autoencoder.prefix, config.diffusion.prefix
-    if ours.kind != "none" and ours.kind != seen.kind:
+    seen, ours = mask_kind(config.autoencoder), config.diffusion.prefix
+    if ours.kind != "none" and ours.kind != seen:
         yield (
-            f"diffusion.prefix.kind is '{ours.kind}' but autoencoder.prefix.kind is '{seen.kind}': the denoiser trains "
+            f"diffusion.prefix.kind is '{ours.kind}' but autoencoder.prefix.kind is '{seen}': the denoiser trains "
             "on channel subsets that the autoencoder was never asked to decode; right for a control, wrong otherwise"
         )
     trained = prefix_choices(ours, latent_channels(config.autoencoder))

@@ -9,7 +9,8 @@ import re
 from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
-from dcae15.config.schema import AutoencoderConfig, Config, PrefixConfig, TrainingConfig
+from dcae15.config.phases import PARTS, mask_kind, phases_of, prefix_choices, trained_prefixes
+from dcae15.config.schema import AutoencoderConfig, Config, LossesConfig, PrefixConfig, TrainingConfig
 from dcae15.errors import ConfigError
 
 _BOUNDS: dict[str, tuple[str, Callable[[float, float], bool]]] = {
@@ -26,6 +27,9 @@ def leaves(config: Any, prefix: str = "") -> Iterator[tuple[str, dataclasses.Fie
         value = getattr(config, f.name)
         if dataclasses.is_dataclass(value):
             yield from leaves(value, f"{prefix}{f.name}.")
+        elif isinstance(value, list) and value and dataclasses.is_dataclass(value[0]):
+            for i, item in enumerate(value):
+                yield from leaves(item, f"{prefix}{f.name}[{i}].")
         else:
             yield prefix + f.name, f, value
 
@@ -66,13 +70,6 @@ def _published(preset: str) -> tuple[int, int]:
             "use one such as dc-ae-f32c128-1.5, or 'custom' with your own widths and depths"
         )
     return int(found[1]), int(found[2])
-
-
-def prefix_choices(prefix: PrefixConfig, channels: int) -> list[int]:
-    """Return the prefixes that training draws from: ascending, ending with all ``channels``."""
-    if prefix.kind == "none":
-        return [channels]
-    return list(prefix.choices) or [*range(prefix.first, channels, prefix.step), channels]
 
 
 def check(config: Config, sections: Collection[str] | None = None) -> None:
@@ -149,8 +146,47 @@ def _autoencoder(config: Config) -> Iterator[str]:
             for name in ("encoder_depths", "decoder_depths"):
                 if depth := getattr(autoencoder, name)[0]:
                     yield f"autoencoder.{name} starts with {depth}; the first stage only resizes: its depth must be 0"
-    yield from _prefix("autoencoder.prefix", autoencoder.prefix, latent_channels(autoencoder))
-    yield from _training("autoencoder.training", autoencoder.training)
+    yield from _phases(autoencoder)
+
+
+def _phases(autoencoder: AutoencoderConfig) -> Iterator[str]:
+    for i, phase in enumerate(phases_of(autoencoder)):
+        path = f"autoencoder.phases[{i}]" if autoencoder.phases else "autoencoder"
+        yield from _prefix(f"{path}.prefix", phase.prefix, latent_channels(autoencoder))
+        yield from _training(f"{path}.training", phase.training)
+        yield from _losses(f"{path}.losses", phase.losses, phase.training.images)
+        if not phase.parts:
+            yield f"{path}.parts is empty: everything would be frozen; name what trains, such as [all] or [decoder_head]"
+        for part in phase.parts:
+            if part not in PARTS and not part.startswith(("encoder.", "decoder.")):
+                yield (
+                    f"{path}.parts has '{part}'; it must be {_one_of(PARTS)}, or the beginning of parameter names such as "
+                    f"decoder.up_blocks.1{nearest(part, PARTS)}"
+                )
+
+
+def _losses(path: str, losses: LossesConfig, images: int) -> Iterator[str]:
+    perceptual, adversarial = losses.perceptual, losses.adversarial
+    if not losses.l1 and not perceptual.weight:
+        yield f"{path}.l1 and {path}.perceptual.weight are 0: nothing asks for the image; give one of them a weight"
+    for name, source in (("vgg", perceptual.vgg), ("heads", perceptual.heads)):
+        if perceptual.weight and not source:
+            yield (
+                f"{path}.perceptual.weight is {perceptual.weight:g}, but {path}.perceptual.{name} is empty: "
+                f"{_PERCEPTUAL_SOURCES[name]}; or set the weight to 0"
+            )
+    if adversarial.weight and adversarial.start_images >= images:
+        yield (
+            f"{path}.adversarial.start_images is {adversarial.start_images}, but the phase ends after {images} images: "
+            "the discriminator would never be heard; start it earlier or set its weight to 0"
+        )
+
+
+_PERCEPTUAL_SOURCES = {
+    "vgg": "LPIPS needs VGG-16's weights; download vgg16-397923af.pth from download.pytorch.org/models and give its path or URI",
+    "heads": "LPIPS needs its linear heads; download lpips/weights/v0.1/vgg.pth from the repository "
+    "richzhang/PerceptualSimilarity and give its path or URI",
+}
 
 
 def _diffusion(config: Config) -> Iterator[str]:
@@ -173,6 +209,11 @@ def _prefix(path: str, prefix: PrefixConfig, channels: int) -> Iterator[str]:
             yield f"{path}.choices {prefix.choices} must be ascending, without repeats"
         elif prefix.choices[-1] != channels:
             yield f"{path}.choices {prefix.choices} must end with all {channels} channels of the latent"
+    count = len(prefix_choices(prefix, channels))
+    for name, expected, of in (("choice_weights", count, "choices"), ("draw_weights", prefix.draws, "draws")):
+        weights = getattr(prefix, name)
+        if weights and (len(weights) != expected or not sum(weights)):
+            yield f"{path}.{name} is {weights}; give one number for each of the {expected} {of}, not all 0"
 
 
 def _training(path: str, training: TrainingConfig) -> Iterator[str]:
@@ -180,6 +221,11 @@ def _training(path: str, training: TrainingConfig) -> Iterator[str]:
         yield (
             f"{path}.images is {training.images}, less than one batch ({path}.batch_size {training.batch_size}); "
             "train longer or with smaller batches"
+        )
+    if training.batch_size % training.accumulation:
+        yield (
+            f"{path}.batch_size {training.batch_size} is not a multiple of {path}.accumulation {training.accumulation}; "
+            "a batch is computed in that many equal parts"
         )
     if training.warmup_images > training.images:
         yield (
@@ -197,6 +243,15 @@ def _resolution(config: Config) -> Iterator[str]:
             f"data.resolution is {resolution}, not a multiple of the autoencoder's spatial compression {f}; "
             f"use {valid}, or another autoencoder"
         )
+    for i, phase in enumerate(config.autoencoder.phases):
+        path = f"autoencoder.phases[{i}].resolution"
+        if phase.resolution % f:
+            yield f"{path} is {phase.resolution}, not a multiple of the autoencoder's spatial compression {f}"
+        if phase.resolution > resolution:
+            yield (
+                f"{path} is {phase.resolution}, larger than the prepared images of data.resolution {resolution}; "
+                "raise data.resolution"
+            )
 
 
 def _patches(config: Config) -> Iterator[str]:
@@ -211,14 +266,14 @@ def _patches(config: Config) -> Iterator[str]:
 
 def _same_prefixes(config: Config) -> Iterator[str]:
     channels = latent_channels(config.autoencoder)
-    ours, seen = config.diffusion.prefix, config.autoencoder.prefix
+    ours, seen = config.diffusion.prefix, trained_prefixes(config.autoencoder, channels)
     yield from _prefix("diffusion.prefix", ours, channels)
-    if ours.kind == seen.kind == "prefix":
-        unseen = sorted(set(prefix_choices(ours, channels)) - set(prefix_choices(seen, channels)))
+    if ours.kind == mask_kind(config.autoencoder) == "prefix":
+        unseen = sorted(set(prefix_choices(ours, channels)) - set(seen))
         if unseen:
             yield (
                 f"diffusion.prefix draws {unseen} channels, which autoencoder.prefix never trains "
-                f"({prefix_choices(seen, channels)}); give both the same first, step and choices"
+                f"({seen}); give both the same first, step and choices"
             )
 
 
@@ -262,8 +317,10 @@ def _scaling(config: Config) -> Iterator[str]:
 
 def _shares(config: Config) -> Iterator[str]:
     workers = config.scaling.num_workers
+    many = bool(config.autoencoder.phases)
+    phases = enumerate(phases_of(config.autoencoder))
     for path, training in (
-        ("autoencoder.training", config.autoencoder.training),
+        *((f"autoencoder.phases[{i}].training" if many else "autoencoder.training", p.training) for i, p in phases),
         ("diffusion.training", config.diffusion.training),
     ):
         if training.batch_size < workers:

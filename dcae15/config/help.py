@@ -8,7 +8,7 @@ import textwrap
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
-from dcae15.config.schema import Config
+from dcae15.config.schema import Config, PhaseConfig
 from dcae15.redaction import redact
 
 _BOUND_SIGNS = {"least": ">=", "most": "<=", "above": ">", "below": "<"}
@@ -34,6 +34,11 @@ def _section_help(config: Any, prefix: str, title: str, wanted: Collection[str] 
             continue
         yield f"  {prefix}{f.name}={_short(value)}  ({', '.join(_facts(f))})"
         yield textwrap.fill(f.metadata["doc"], width, initial_indent=" " * 6, subsequent_indent=" " * 6)
+    for name, item in ((f.name, PhaseConfig()) for f in dataclasses.fields(config) if f.type == "list[PhaseConfig]"):
+        for f in dataclasses.fields(item):
+            if not dataclasses.is_dataclass(getattr(item, f.name)):
+                yield f"  {prefix}{name}[i].{f.name}={_short(getattr(item, f.name))}  ({', '.join(_facts(f))})"
+                yield textwrap.fill(f.metadata["doc"], width, initial_indent=" " * 6, subsequent_indent=" " * 6)
     for f, value in subsections:
         if wanted is None or prefix or f.name in wanted:
             yield ""
@@ -62,13 +67,18 @@ def dump(config: Config, origins: Mapping[str, str]) -> str:
     return "\n".join(_dump_lines(config, "", origins)) + "\n"
 
 
-def _dump_lines(config: Any, prefix: str, origins: Mapping[str, str]) -> Iterator[str]:
-    indent = "  " * prefix.count(".")
+def _dump_lines(config: Any, prefix: str, origins: Mapping[str, str], indent: str = "") -> Iterator[str]:
     for f in dataclasses.fields(config):
         value, path = getattr(config, f.name), prefix + f.name
         if dataclasses.is_dataclass(value):
             yield f"{indent}{f.name}:"
-            yield from _dump_lines(value, f"{path}.", origins)
+            yield from _dump_lines(value, f"{path}.", origins, indent + "  ")
+        elif isinstance(value, list) and value and dataclasses.is_dataclass(value[0]):
+            yield f"{indent}{f.name}:"
+            for i, item in enumerate(value):
+                first, *others = _dump_lines(item, f"{path}[{i}].", origins, indent + "    ")
+                yield f"{indent}  - {first.strip()}"
+                yield from others
         else:
             yield f"{indent}{f.name}: {_short(value)}  # {origins.get(path, 'default')}"
 

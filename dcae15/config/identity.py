@@ -7,7 +7,7 @@ import hashlib
 import json
 from typing import Any
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 
 def result_fields(config: Any) -> dict[str, Any]:
@@ -18,8 +18,12 @@ def result_fields(config: Any) -> dict[str, Any]:
         if dataclasses.is_dataclass(value):
             values[f.name] = result_fields(value)
         elif f.metadata.get("affects_result", True):
-            values[f.name] = list(value) if isinstance(value, list) else value
+            values[f.name] = [_plain(v) for v in value] if isinstance(value, list) else value
     return values
+
+
+def _plain(item: Any) -> Any:
+    return result_fields(item) if dataclasses.is_dataclass(item) else item
 
 
 def fingerprint(kind: str, inputs: dict[str, Any]) -> str:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import difflib
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +15,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from dcae15.config.checks import leaves
-from dcae15.config.schema import Config
+from dcae15.config.schema import Config, PhaseConfig
 from dcae15.errors import ConfigError
 from dcae15.redaction import redact
 
@@ -23,10 +25,20 @@ TYPE_NAMES = {
     "str": "text",
     "bool": "true or false",
     "list[int]": "a list of whole numbers such as [4, 8, 32]",
+    "list[float]": "a list of numbers such as [1, 0.5]",
+    "list[str]": "a list of words such as [encoder, decoder_head]",
+    "list[PhaseConfig]": "a list of phases, each with fields such as 'name' and 'training: {images: 1000}'",
 }
 _OPEN = "???"  # OmegaConf's mark of a value that somebody must give
 _FIELDS: dict[str, dataclasses.Field[Any]] = {path: f for path, f, _ in leaves(Config())}
+_LISTS: dict[str, tuple[type, tuple[str, ...]]] = {
+    "autoencoder.phases": (PhaseConfig, ("losses", "prefix", "training"))
+}
+"""Fields that hold lists of sections: what an item is, and which of its sections start as those beside the list."""
+for _path, (_item, _) in _LISTS.items():
+    _FIELDS.update({f"{_path}[].{path}": f for path, f, _ in leaves(_item())})
 _SECTIONS = {path.rsplit(".", depth)[0] for path in _FIELDS for depth in range(1, path.count(".") + 1)}
+_INDEX = re.compile(r"\[(\d+)\]")
 
 
 @dataclass(frozen=True)
@@ -35,7 +47,7 @@ class Layer:
 
     Attributes:
         origin: a file name, or ``command line``; shown in errors and by --print-config.
-        values: dotted path of a field -> its value.
+        values: dotted path of a field -> its value; for a list of sections the number of its items, followed by their fields.
     """
 
     origin: str
@@ -69,14 +81,15 @@ def from_overrides(items: Iterable[str], origin: str = "command line") -> Layer:
         if not equals:
             raise ConfigError(f"'{item}' is not key=value{_hint(path)}")
         _known(path, origin)
-        if _FIELDS[path].type == "str":
+        if _field(path).type == "str":
             values[path] = text
             continue
         try:
             parsed = OmegaConf.to_container(OmegaConf.from_dotlist([f"value={text}"]), resolve=False)
         except (YAMLError, OmegaConfBaseException) as error:
             raise ConfigError(f"{path}={text} ({origin}) cannot be read: {error}") from error
-        values[path] = parsed["value"] if isinstance(parsed, dict) else parsed
+        value = parsed["value"] if isinstance(parsed, dict) else parsed
+        values.update(_items(path, value, origin) if path in _LISTS else [(path, value)])
     return Layer(origin, values)
 
 
@@ -97,17 +110,9 @@ def build(layers: Sequence[Layer], base: Config | None = None) -> tuple[Config, 
     origins: dict[str, str] = {}
     left_open: dict[str, str] = {}
     for layer in layers:
-        for path, value in layer.values.items():
-            _known(path, layer.origin)
-            origins[path] = layer.origin
-            if value == _OPEN:
-                left_open[path] = layer.origin
-                continue
-            left_open.pop(path, None)
-            try:
-                OmegaConf.update(merged, path, _coerce(path, value), merge=False)
-            except (OmegaConfBaseException, ValueError, TypeError) as error:
-                raise ConfigError(_wrong_type(path, value, layer.origin)) from error
+        _merge(merged, layer, origins, left_open, items=False)
+    for path in _LISTS:
+        _merge_items(merged, path, layers, origins, left_open)
     if left_open:
         needs = (f"{path} must be given, {_OPEN} in {origin}: {_doc(path)}" for path, origin in left_open.items())
         raise ConfigError("\n".join(needs))
@@ -120,10 +125,74 @@ def build(layers: Sequence[Layer], base: Config | None = None) -> tuple[Config, 
     return config, origins
 
 
+def _merge(
+    merged: Any, layer: Layer, origins: dict[str, str], left_open: dict[str, str], *, items: bool, within: str = ""
+) -> None:
+    """Take in the values of a layer: those of list items, or all others."""
+    for path, value in layer.values.items():
+        _known(path, layer.origin)
+        if path in _LISTS or ("[" in path) != items or not path.startswith(within):
+            continue
+        if items:
+            _in_range(merged, path, layer.origin)
+        origins[path] = layer.origin
+        if value == _OPEN:
+            left_open[path] = layer.origin
+            continue
+        left_open.pop(path, None)
+        try:
+            OmegaConf.update(merged, path, _coerce(path, value), merge=False)
+        except (OmegaConfBaseException, ValueError, TypeError) as error:
+            raise ConfigError(_wrong_type(path, value, layer.origin)) from error
+
+
+def _in_range(merged: Any, path: str, origin: str) -> None:
+    found = _INDEX.search(path)
+    assert found
+    name = path[: found.start()]
+    count = len(OmegaConf.select(merged, name))
+    if int(found[1]) >= count:
+        raise ConfigError(f"{path} ({origin}): {name} has {count} item{'s' * (count != 1)}, counted from 0")
+
+
+def _merge_items(
+    merged: Any, path: str, layers: Sequence[Layer], origins: dict[str, str], left_open: dict[str, str]
+) -> None:
+    """Fill a list of sections: the last layer that gives the list says how many there are; it and later ones fill them."""
+    start = max((i for i, layer in enumerate(layers) if path in layer.values), default=None)
+    if start is not None:
+        kind, inherited = _LISTS[path]
+        beside = OmegaConf.select(merged, path.rsplit(".", 1)[0])
+        items = [OmegaConf.structured(kind()) for _ in range(layers[start].values[path])]
+        for item in items:
+            for name in inherited:
+                item[name] = copy.deepcopy(beside._get_node(name))  # with its interpolations
+        OmegaConf.update(merged, path, items, merge=False)
+        origins[path] = layers[start].origin
+    for layer in layers[start or 0 :]:
+        _merge(merged, layer, origins, left_open, items=True, within=path)
+
+
+def _field(path: str) -> dataclasses.Field[Any]:
+    """Return the field at a known path; the index of a list item does not matter."""
+    return _FIELDS[_INDEX.sub("[]", path)]
+
+
+def _items(path: str, value: Any, origin: str) -> Iterator[tuple[str, Any]]:
+    """Yield the number of items of a list of sections, then the fields of each."""
+    if not isinstance(value, list) or not all(isinstance(item, Mapping) for item in value):
+        raise ConfigError(_wrong_type(path, value, origin))
+    yield path, len(value)
+    for i, item in enumerate(value):
+        yield from _flatten(item, f"{path}[{i}].", origin)
+
+
 def _flatten(tree: Mapping[Any, Any], prefix: str, origin: str) -> Iterator[tuple[str, Any]]:
     for key, value in tree.items():
         path = f"{prefix}{key}"
-        if path not in _SECTIONS:
+        if path in _LISTS:
+            yield from _items(path, value, origin)
+        elif _INDEX.sub("[]", path) not in _SECTIONS:
             _known(path, origin)
             yield path, value
         elif isinstance(value, Mapping):
@@ -133,28 +202,30 @@ def _flatten(tree: Mapping[Any, Any], prefix: str, origin: str) -> Iterator[tupl
 
 
 def _known(path: str, origin: str) -> None:
-    if path in _SECTIONS:
+    if _INDEX.sub("[]", path) in _SECTIONS:
         raise ConfigError(f"{path} ({origin}) is a section, not a value{_example(path)}")
-    if path not in _FIELDS:
+    if _INDEX.sub("[]", path) not in _FIELDS:
         raise ConfigError(f"{path} ({origin}) is not a configuration field{_hint(path)}")
 
 
 def _example(section: str) -> str:
-    first = next(path for path in _FIELDS if path.startswith(f"{section}."))
+    first = next(path for path in _FIELDS if path.startswith(f"{_INDEX.sub('[]', section)}."))
     return f"; set its fields, such as {first}"
 
 
 def _hint(path: str) -> str:
     """Name the likeliest fields: the leaf's name counts most, then the section."""
-    section, _, leaf = path.rpartition(".")
+    section, _, leaf = _INDEX.sub("[]", path).rpartition(".")
     scores: dict[str, float] = {}
-    for known in _FIELDS:
+    for known in (known for known in _FIELDS if ("[]" in known) == ("[]" in section)):
         known_section, _, known_leaf = known.rpartition(".")
         likeness = _likeness(leaf, known_leaf)
         if likeness >= 0.7:
             scores[known] = likeness + 0.5 * difflib.SequenceMatcher(None, section, known_section).ratio()
     best = sorted(scores, key=lambda known: -scores[known])[:3]
     likely = [known for known in best if scores[known] > scores[best[0]] - 0.15]
+    for index in _INDEX.findall(path):
+        likely = [known.replace("[]", f"[{index}]", 1) for known in likely]
     return f"; did you mean {' or '.join(likely)}?" if likely else "; --help lists all fields"
 
 
@@ -168,23 +239,23 @@ def _likeness(word: str, name: str) -> float:
 
 
 def _coerce(path: str, value: Any) -> Any:
-    wanted = _FIELDS[path].type
+    wanted = _field(path).type
     if wanted == "str" and isinstance(value, bool):
         return "yes" if value else "no"  # YAML reads a bare yes or no as true or false
     if wanted == "int" and isinstance(value, float) and value.is_integer():
         return int(value)  # images=1e6
-    if wanted in ("int", "float", "list[int]") and isinstance(value, bool):
+    if wanted in ("int", "float", "list[int]", "list[float]") and isinstance(value, bool):
         raise TypeError("true and false are no numbers")
     return value
 
 
 def _wrong_type(path: str, value: Any, origin: str) -> str:
     shown = "empty" if value is None or value == "" else f"'{redact(str(value))}'"
-    return f"{path} is {shown} ({origin}); it must be {TYPE_NAMES[str(_FIELDS[path].type)]}: {_doc(path)}"
+    return f"{path} is {shown} ({origin}); it must be {TYPE_NAMES[str(_field(path).type)]}: {_doc(path)}"
 
 
 def _doc(path: str) -> str:
-    return _FIELDS[path].metadata["doc"]
+    return _field(path).metadata["doc"]
 
 
 def _first_line(error: Exception) -> str:

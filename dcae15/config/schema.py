@@ -48,6 +48,11 @@ def option(
     return field(default=default, metadata=metadata)
 
 
+def sections(doc: str) -> Any:
+    """Declare a list of groups of fields, empty by default."""
+    return field(default_factory=list, metadata={"doc": doc, "unit": "", "choices": (), "bounds": {}})
+
+
 def section(cls: type, doc: str, **defaults: Any) -> Any:
     """Declare a nested group of fields, with other defaults than the group's own where given."""
     return field(default_factory=lambda: cls(**defaults), metadata={"doc": doc})
@@ -132,9 +137,17 @@ class PrefixConfig:
     per: str = option(
         "sample", "draw one prefix per 'step' (as the official code) or per 'sample'", choices=("step", "sample")
     )
-    draws: int = option(1, "prefixes drawn per step; the losses are averaged", least=1)
+    draws: int = option(1, "prefixes drawn per step: one encoding, several decodings; the losses are averaged", least=1)
     always_full: bool = option(False, "all channels are always among the draws")
     always_min_max: bool = option(False, "the smallest prefix and all channels are always among the draws")
+    choice_weights: list[float] = option(
+        [],
+        "relative frequency of each prefix among the random draws, in the order of the choices; empty means equal",
+        least=0,
+    )
+    draw_weights: list[float] = option(
+        [], "weight of each draw's loss in the average of a step, one for each of draws; empty means equal", least=0
+    )
 
 
 @dataclass
@@ -158,14 +171,95 @@ class TrainingConfig:
         least=0,
         below=1,
     )
+    accumulation: int = option(
+        1,
+        "parts that a worker computes its share of a batch in, one after the other: less memory, the same step",
+        least=1,
+    )
     bf16: bool = option(False, "compute in bfloat16 under autocast; weights and optimizer stay float32")
     channels_last: bool = option(False, "memory format of convolutions; same numbers, faster on GPUs")
     compile: bool = option(False, "compile the model; same numbers within tolerance, slow first step")
+    activation_checkpointing: bool = option(
+        False, "compute activations again for the backward pass instead of keeping them: less memory, the same numbers"
+    )
+    parallel: str = option(
+        "ddp",
+        "several workers: 'ddp' keeps the network and its optimizer whole on each, 'fsdp' shards them over all (FSDP2)",
+        choices=("ddp", "fsdp"),
+        affects_result=False,
+    )
     log_images: int = option(
         3_200, "interval of progress lines and tracked metrics", unit="images", affects_result=False, least=1
     )
     checkpoint_images: int = option(16_000, "interval of checkpoints", unit="images", affects_result=False, least=1)
     keep_checkpoints: int = option(2, "checkpoints kept; older ones are deleted", affects_result=False, least=1)
+
+
+@dataclass
+class PerceptualConfig:
+    """LPIPS over VGG-16; its weights are not ours to ship."""
+
+    weight: float = option(0.0, "weight of LPIPS in the loss; 0 means none", least=0)
+    vgg: str = option("", "path or URI of VGG-16's weights in torchvision's layout (vgg16-397923af.pth)")
+    vgg_sha256: str = option(
+        "", "SHA-256 of that file; given, it is checked, and the file may move without a new training"
+    )
+    heads: str = option("", "path or URI of LPIPS' linear heads for VGG (lpips/weights/v0.1/vgg.pth of its repository)")
+    heads_sha256: str = option("", "SHA-256 of that file")
+
+
+@dataclass
+class AdversarialConfig:
+    """A PatchGAN discriminator with hinge loss, which begins anew in every phase."""
+
+    weight: float = option(
+        0.0, "weight of the discriminator's judgement in the loss; 0 means no discriminator", least=0
+    )
+    adaptive: bool = option(
+        True,
+        "multiply the weight with the ratio of both losses' gradients at the decoder's last layer (VQGAN, arXiv 2012.09841)",
+    )
+    start_images: int = option(
+        0,
+        "the autoencoder sees the judgement after so many images of the phase; the discriminator learns from its start",
+        unit="images",
+        least=0,
+    )
+    width: int = option(64, "channels of the discriminator's first layer", unit="channels", least=1)
+    layers: int = option(3, "its layers that halve the image; 3 judge patches of 70 pixels", least=1)
+    norm: str = option(
+        "group",
+        "its normalisation: 'group' (the same for any number of workers), 'batch' (as PatchGAN, statistics per worker) or 'none'",
+        choices=("group", "batch", "none"),
+    )
+    learning_rate: float = option(0.0, "its peak learning rate; 0 means the phase's", least=0)
+    beta1: float = option(0.5, "its first moment decay", least=0, below=1)
+    beta2: float = option(0.9, "its second moment decay", least=0, below=1)
+
+
+@dataclass
+class LossesConfig:
+    """What the autoencoder minimises: a weighted sum."""
+
+    l1: float = option(1.0, "weight of the mean absolute error of pixels in [-1, 1]", least=0)
+    perceptual: PerceptualConfig = section(PerceptualConfig, "LPIPS")
+    adversarial: AdversarialConfig = section(AdversarialConfig, "PatchGAN")
+
+
+@dataclass
+class PhaseConfig:
+    """A phase of the autoencoder's training. It begins with the averaged weights of the phase before and a new optimizer."""
+
+    name: str = option("training", "name in progress lines and reports", affects_result=False)
+    resolution: int = option(0, "side of the training images; 0 means data.resolution", unit="pixels", least=0)
+    parts: list[str] = option(
+        ["all"],
+        "what trains, the rest is frozen: all, encoder, decoder, encoder_head (its last layer), decoder_input (its first), "
+        "decoder_head (its last norm and layer), decoder_last_stage, or beginnings of parameter names (decoder.up_blocks.1)",
+    )
+    losses: LossesConfig = section(LossesConfig, "what it minimises")
+    prefix: PrefixConfig = section(PrefixConfig, "structured latent space")
+    training: TrainingConfig = section(TrainingConfig, "length, optimizer, switches")
 
 
 @dataclass
@@ -186,7 +280,12 @@ class AutoencoderConfig:
     decoder_depths: list[int] = option([0, 1, 1, 2], "ResBlocks of each decoder stage, from image to latent", least=0)
     flip: bool = option(True, "mirror half of the training images")
     prefix: PrefixConfig = section(PrefixConfig, "structured latent space", always_min_max=True)
+    losses: LossesConfig = section(LossesConfig, "what it minimises")
     training: TrainingConfig = section(TrainingConfig, "training of the autoencoder", learning_rate=3e-3)
+    phases: list[PhaseConfig] = sections(
+        "phases of the training, one after the other; each takes over losses, prefix and training from above and changes what it "
+        "says (in YAML, or as autoencoder.phases[0].training.images=1000); empty means a single phase as above"
+    )
 
 
 @dataclass
