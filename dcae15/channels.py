@@ -30,6 +30,8 @@ class PrefixChoices:
         draws: draws per step; the losses of a step are averaged over them.
         always_full: all channels are among the draws.
         always_min_max: the smallest prefix and all channels are among the draws.
+        choice_weights: relative frequency of each choice among the random draws; empty means equal.
+        draw_weights: weight of each draw's loss in a step's average; empty means equal.
     """
 
     choices: tuple[int, ...]
@@ -38,12 +40,18 @@ class PrefixChoices:
     draws: int = 1
     always_full: bool = False
     always_min_max: bool = False
+    choice_weights: tuple[float, ...] = ()
+    draw_weights: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.choices or list(self.choices) != sorted(set(self.choices)) or self.choices[0] < 1:
             raise ConfigError(
                 f"prefix choices {list(self.choices)} must be distinct positive channel counts in ascending order"
             )
+        for name, count in (("choice_weights", len(self.choices)), ("draw_weights", self.draws)):
+            weights = getattr(self, name)
+            if weights and (len(weights) != count or min(weights) < 0 or not sum(weights)):
+                raise ConfigError(f"{name} {list(weights)} must be {count} numbers of at least 0, not all 0")
 
     @property
     def channels(self) -> int:
@@ -74,21 +82,30 @@ class PrefixChoices:
         )
         if self.per == "step":
             lengths = always[: self.draws] if self.draws > 1 else []
-            lengths += [self._uniform(1, generator)[0] for _ in range(self.draws - len(lengths))]
+            lengths += [self._pick(1, generator)[0] for _ in range(self.draws - len(lengths))]
             if self.kind == "prefix":
                 return list(lengths)
             return [self._masks([length], generator) for length in lengths]
         drawn: list[Kept] = []
         for _ in range(self.draws):
-            lengths = self._uniform(batch, generator)
+            lengths = self._pick(batch, generator)
             period = len(always) + 1
             for i, length in enumerate(always):
                 lengths[i::period] = [length] * len(lengths[i::period])
             drawn.append(self._masks(lengths, generator))
         return drawn
 
-    def _uniform(self, count: int, generator: torch.Generator) -> list[int]:
-        picks = torch.randint(len(self.choices), (count,), generator=generator, device=generator.device)
+    def average(self, losses: Sequence[Tensor]) -> Tensor:
+        """Return the average of a step's losses, one of each draw, by ``draw_weights``; with kind ``none`` there is one."""
+        weights = self.draw_weights if self.draw_weights and len(losses) == self.draws else (1.0,) * len(losses)
+        return torch.stack([w * loss for w, loss in zip(weights, losses, strict=True)]).sum() / sum(weights)
+
+    def _pick(self, count: int, generator: torch.Generator) -> list[int]:
+        if self.choice_weights:
+            weights = torch.tensor(self.choice_weights, device=generator.device)
+            picks = torch.multinomial(weights, count, replacement=True, generator=generator)
+        else:
+            picks = torch.randint(len(self.choices), (count,), generator=generator, device=generator.device)
         return [self.choices[i] for i in picks.tolist()]
 
     def _masks(self, lengths: Sequence[int], generator: torch.Generator) -> Tensor:

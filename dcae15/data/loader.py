@@ -143,18 +143,31 @@ class Batches:
 
 
 def image_batches(
-    image_set: ImageSet, *, seed: int, batch_size: int, start: int, rank: int, world: int, min_area: float, flip: bool
+    image_set: ImageSet,
+    *,
+    seed: int,
+    batch_size: int,
+    start: int,
+    rank: int,
+    world: int,
+    min_area: float,
+    flip: bool,
+    resolution: int = 0,
 ) -> Batches:
-    """Batches of uint8 training images (b, H, W, 3): cropped as the set says, half of them mirrored with ``flip``."""
+    """Batches of uint8 training images (b, H, W, 3): cropped as the set says, half of them mirrored with ``flip``.
+
+    A ``resolution`` below that of the set makes smaller images: random crops are resized to it, stored squares reduced.
+    """
+    resolution = resolution or image_set.resolution
     pool = ThreadPoolExecutor(4, thread_name_prefix="dcae15-decode") if image_set.encoding == "png" else None
 
     def one(value: Any, position: int) -> np.ndarray:
         generator = np.random.Generator(np.random.Philox(np.random.SeedSequence([seed, 1, position])))
         image = image_codec.decode_png(value) if isinstance(value, bytes) else value
         if image_set.crop == "random":
-            image = image_codec.random_resized_crop(
-                Image.fromarray(image), image_set.resolution, generator, min_area=min_area
-            )
+            image = image_codec.random_resized_crop(Image.fromarray(image), resolution, generator, min_area=min_area)
+        elif resolution != image_set.resolution:
+            image = image_codec.center_crop(Image.fromarray(image), resolution)
         return image[:, ::-1] if flip and generator.random() < 0.5 else image
 
     def assemble(values: list[Any], positions: np.ndarray) -> Tensor:

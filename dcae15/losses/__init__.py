@@ -8,7 +8,14 @@ from torch import Tensor
 
 
 class LossTerms(NamedTuple):
-    """What a training step minimises (``total``), and the scalars worth logging, detached, by name."""
+    """The result of a training step.
+
+    Attributes:
+        total: what is minimised; with an adaptive weight a scalar with the same gradients instead.
+        named: scalars worth logging, detached, by name; the same names in every step.
+        for_critic: what the discriminator learns from in the same step, detached; empty without one.
+    """
 
     total: Tensor
     named: dict[str, Tensor]
+    for_critic: tuple[Tensor, ...] = ()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 
+from dcae15.config import AutoencoderConfig
 from dcae15.errors import ConfigError
 from dcae15.models.autoencoder import AutoencoderSpec
 
@@ -31,3 +32,16 @@ def preset(name: str) -> AutoencoderSpec:
         near = difflib.get_close_matches(name, PRESETS, n=3, cutoff=0.5) or list(PRESETS)
         raise ConfigError(f"unknown autoencoder preset {name!r}; did you mean {' or '.join(near)}?")
     return PRESETS[name]
+
+
+def autoencoder_spec(config: AutoencoderConfig) -> AutoencoderSpec:
+    """Return the graph that a configuration asks for."""
+    if config.preset != "custom":
+        return preset(config.preset)
+    return AutoencoderSpec(
+        latent_channels=config.latent_channels,
+        encoder_widths=tuple(config.encoder_widths),
+        encoder_depths=tuple(config.encoder_depths),
+        decoder_widths=tuple(config.decoder_widths),
+        decoder_depths=tuple(config.decoder_depths),
+    )

@@ -56,14 +56,18 @@ class Cluster:
         return workers, scaling.cpus_per_worker or max(1, self.cpus // workers)
 
     def encoders(self, scaling: ScalingConfig, plans: int) -> tuple[int, int, float]:
-        """Return (least actors, most actors, CPUs of each) for stages that run a network over shards."""
+        """Return (least actors, most actors, CPUs of each) for stages that run a network over shards.
+
+        Without GPUs an actor has one thread: actors side by side lose nothing at the barriers of a thread pool.
+        """
         least, most = scaling.encoders
         if self.uses_gpu(scaling):
-            most = most or max(least, self.gpus)
-            cpus = 1.0
+            most, cpus = most or max(least, self.gpus), 1.0
         else:
-            most = most or least
-            cpus = max(1.0, self.cpus // max(1, most))
+            if not most:
+                most = max(least, self.cpus)
+                least = most if self.local else least  # a local cluster has no nodes to wait for
+            cpus = max(1.0, self.cpus // most)
         most = max(1, min(most, plans))
         return min(least, most), most, cpus
 

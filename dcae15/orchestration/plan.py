@@ -13,7 +13,7 @@ from typing import Any
 from dcae15 import artifacts, storage
 from dcae15.config import Config, fingerprint, prefix_choices, result_fields
 from dcae15.data.shards import LATENT_BYTES
-from dcae15.training.stages import autoencoder_spec
+from dcae15.models.presets import autoencoder_spec
 
 STAGES = (
     "prepare_images",

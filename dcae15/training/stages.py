@@ -12,13 +12,13 @@ from safetensors.torch import save as to_safetensors
 
 from dcae15 import artifacts, storage
 from dcae15.channels import PrefixChoices
-from dcae15.config import AutoencoderConfig, Config, PrefixConfig, TrainingConfig, prefix_choices
+from dcae15.config import Config, PrefixConfig, TrainingConfig, prefix_choices
 from dcae15.data.loader import image_batches, latent_batches
 from dcae15.data.statistics import normalisation
 from dcae15.errors import ConfigError
-from dcae15.models.autoencoder import Autoencoder, AutoencoderSpec
+from dcae15.models.autoencoder import Autoencoder
 from dcae15.models.dit import DiT, DiTSpec
-from dcae15.models.presets import preset
+from dcae15.models.presets import autoencoder_spec
 from dcae15.runtime import Runtime
 from dcae15.tracking import Tracker
 from dcae15.training.checkpoint import Checkpoints
@@ -27,19 +27,6 @@ from dcae15.training.objectives import AutoencoderObjective, DiffusionObjective
 from dcae15.training.randomness import generator
 
 CHECKPOINTS = "checkpoints"
-
-
-def autoencoder_spec(config: AutoencoderConfig) -> AutoencoderSpec:
-    """Return the graph that a configuration asks for."""
-    if config.preset != "custom":
-        return preset(config.preset)
-    return AutoencoderSpec(
-        latent_channels=config.latent_channels,
-        encoder_widths=tuple(config.encoder_widths),
-        encoder_depths=tuple(config.encoder_depths),
-        decoder_widths=tuple(config.decoder_widths),
-        decoder_depths=tuple(config.decoder_depths),
-    )
 
 
 def choices_of(prefix: PrefixConfig, channels: int) -> PrefixChoices:
@@ -51,6 +38,8 @@ def choices_of(prefix: PrefixConfig, channels: int) -> PrefixChoices:
         draws=prefix.draws,
         always_full=prefix.always_full,
         always_min_max=prefix.always_min_max,
+        choice_weights=tuple(prefix.choice_weights),
+        draw_weights=tuple(prefix.draw_weights),
     )
 
 

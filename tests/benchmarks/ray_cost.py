@@ -178,9 +178,12 @@ def run_arm(job: Job) -> Run:
     return Run(rate, wall, wall - images / rate, os.getloadavg()[0])
 
 
-def measure(folder: Path, overrides: Sequence[str], stages: Sequence[str], rounds: int, cpus: int) -> dict[str, Any]:
+def measure(
+    folder: Path, overrides: Sequence[str], stages: Sequence[str], rounds: int, cpus: int, workers: int
+) -> dict[str, Any]:
     """Run both arms of every stage ``rounds`` times, in turn and first in turn; return the runs by stage and arm."""
-    words = (*overrides, f"storage={folder}", f"scaling.cpus_per_worker={cpus}", "scaling.use_gpu=no")
+    shared = f"scaling.num_workers={workers}", f"scaling.cpus_per_worker={max(1, cpus // workers)}"
+    words = (*overrides, f"storage={folder}", *shared, "scaling.use_gpu=no")
     images = str(folder / "images" / "set")
     run_arm(Job("prepare_images", "ray", words, images, {}))
     made = {"images": images}
@@ -254,6 +257,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--rounds", type=int, default=0, help="runs of each arm of each stage (3; with --quick 1)")
     parser.add_argument("--stages", nargs="+", choices=list(GOALS), default=["train_autoencoder", "cache_latents"])
     parser.add_argument("--cpus", type=int, default=os.cpu_count() or 1, help="CPUs of each arm (all)")
+    parser.add_argument(
+        "--workers", type=int, default=1, help="training workers that Ray's arm shares its CPUs among (1)"
+    )
     parser.add_argument("--json", type=Path, help="write all numbers to this file")
     parser.add_argument("--job", help=argparse.SUPPRESS)
     given = parser.parse_args(arguments)
@@ -266,7 +272,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     rounds = given.rounds or (1 if given.quick else 3)
     folder = Path(tempfile.mkdtemp(prefix="dcae15-ray-cost-"))
     try:
-        runs = measure(folder, QUICK if given.quick else FULL, given.stages, rounds, given.cpus)
+        runs = measure(folder, QUICK if given.quick else FULL, given.stages, rounds, given.cpus, given.workers)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     versions = {"python": platform.python_version(), "torch": torch.__version__, "ray": ray.__version__}
