@@ -70,12 +70,10 @@ def two_workers(rank: int, folder: str, images: str, latents: str, lpips: tuple[
 def results(tmp_path_factory, larger_images, latent_set, lpips_files) -> Path:
     """Plain runs, and the same on two workers."""
     folder = tmp_path_factory.mktemp("parallel")
-    threads = torch.get_num_threads()
     torch.set_num_threads(1)
     run("autoencoder", three_phases(*lpips_files), larger_images, str(folder / "k" / "phases"))
     run("autoencoder", fixed_weight(three_phases(*lpips_files)), larger_images, str(folder / "k" / "phases parts"))
     run("denoiser", small_config(), latent_set, str(folder / "k" / "denoiser"))
-    torch.set_num_threads(threads)
     arguments = (str(folder), larger_images, latent_set, lpips_files)
     multiprocessing.spawn(two_workers, arguments, nprocs=2, join=True)  # pyright: ignore[reportPrivateImportUsage]
     return folder / "k"

@@ -100,10 +100,11 @@ def test_a_frozen_tensor_that_changes_stops_the_run(tmp_path, image_set, monkeyp
     freeze = parts.freeze
 
     def leaky(network, names):
+        def leak(*_):
+            network.encoder.conv_out.bias.data.add_(1.0)
+
         freeze(network, names)
-        bias = network.encoder.conv_out.bias
-        network.register_forward_hook(lambda *_: None)
-        network.decoder.register_forward_hook(lambda *_: bias.data.add_(1.0) and None)
+        network.decoder.register_forward_hook(leak)
 
     monkeypatch.setattr(parts, "freeze", leaky)
     with pytest.raises(TrainingError, match=r"frozen tensors have changed, such as encoder\.conv_out\.bias"):
