@@ -89,7 +89,9 @@ def _require_perceptual_weights(config: Config) -> None:
             uri = getattr(perceptual, name)
             if not storage.exists(uri):
                 path = f"autoencoder.phases[{i}]" if config.autoencoder.phases else "autoencoder"
-                raise ConfigError(f"{path}.losses.perceptual.{name} is {uri}, which does not exist; {PERCEPTUAL_SOURCES[name]}")
+                raise ConfigError(
+                    f"{path}.losses.perceptual.{name} is {uri}, which does not exist; {PERCEPTUAL_SOURCES[name]}"
+                )
 
 
 def _run(config: Config, stages: Sequence[Stage]) -> tuple[dict[str, float], tracking.TrackerSpec]:

@@ -44,7 +44,9 @@ class Step:
         blocks, roots = _blocks(network), _roots(network)
         if config.activation_checkpointing:
             for block in blocks:
-                block.forward = functools.partial(checkpoint, block.forward, use_reentrant=False, preserve_rng_state=False)
+                block.forward = functools.partial(
+                    checkpoint, block.forward, use_reentrant=False, preserve_rng_state=False
+                )
         if config.compile:
             for root in roots:
                 root.compile()

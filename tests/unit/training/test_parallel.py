@@ -4,6 +4,7 @@ Tolerances: in float32 on the CPU the sums of gradients are taken in another ord
 agree to 2e-4 absolutely after 12 steps; losses to 1e-4 relatively. bfloat16: losses to 2e-2.
 """
 
+import contextlib
 import dataclasses
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from safetensors.torch import load_file
 from dcae15.config import Config
 from dcae15.runtime import ProcessGroupRuntime
 from dcae15.training import stages
-from tests.unit.training.small import StopError, StoppingTracker, run, small_config, three_phases
+from tests.unit.training.small import StopError, run, small_config, three_phases
 
 WEIGHTS = 2e-4
 LOSSES = 1e-4
@@ -26,7 +27,9 @@ def with_training(config: Config, **settings) -> Config:
     autoencoder = config.autoencoder
     phases = [dataclasses.replace(p, training=dataclasses.replace(p.training, **settings)) for p in autoencoder.phases]
     training = dataclasses.replace(autoencoder.training, **settings)
-    diffusion = dataclasses.replace(config.diffusion, training=dataclasses.replace(config.diffusion.training, **settings))
+    diffusion = dataclasses.replace(
+        config.diffusion, training=dataclasses.replace(config.diffusion.training, **settings)
+    )
     return dataclasses.replace(
         config, autoencoder=dataclasses.replace(autoencoder, phases=phases, training=training), diffusion=diffusion
     )
@@ -38,14 +41,28 @@ def fixed_weight(config: Config) -> Config:
     return config
 
 
+class StoppingRuntime(ProcessGroupRuntime):
+    """Stops all workers at their n-th row of the history."""
+
+    def __init__(self, after: int) -> None:
+        super().__init__(torch.device("cpu"))
+        self.left = after
+
+    def preempted(self) -> bool:
+        self.left -= 1
+        if self.left == 0:
+            raise StopError
+        return False
+
+
 def two_workers(rank: int, folder: str, images: str, latents: str, lpips: tuple[str, str]) -> None:
     torch.set_num_threads(1)
     torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
     runtime = ProcessGroupRuntime(torch.device("cpu"))
 
-    def go(name: str, stage: str, config: Config, tracker=None) -> None:
+    def go(name: str, stage: str, config: Config, runtime: ProcessGroupRuntime = runtime) -> None:
         source = latents if stage == "denoiser" else images
-        run(stage, config, source, f"{folder}/k/{name}", runtime=runtime, tracker=tracker)
+        run(stage, config, source, f"{folder}/k/{name}", runtime=runtime)
 
     phases = three_phases(*lpips)
     for parallel in ("ddp", "fsdp"):
@@ -53,16 +70,14 @@ def two_workers(rank: int, folder: str, images: str, latents: str, lpips: tuple[
         go(
             f"phases {parallel} parts",
             "autoencoder",
-            with_training(fixed_weight(three_phases(*lpips)), parallel=parallel, accumulation=2, activation_checkpointing=True),
+            with_training(
+                fixed_weight(three_phases(*lpips)), parallel=parallel, accumulation=2, activation_checkpointing=True
+            ),
         )
         go(f"denoiser {parallel}", "denoiser", with_training(small_config(), parallel=parallel))
-        try:  # both workers stop; one process goes on, see below
+        with contextlib.suppress(StopError):  # one process goes on, see below
             stopping = with_training(phases, parallel=parallel, checkpoint_images=16)
-            go(f"stopped {parallel}", "autoencoder", stopping, StoppingTracker(5) if rank == 0 else None)
-        except (StopError, RuntimeError):
-            pass
-        torch.distributed.destroy_process_group()
-        torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/meet-{parallel}", rank=rank, world_size=2)
+            go(f"stopped {parallel}", "autoencoder", stopping, StoppingRuntime(4))
     torch.distributed.destroy_process_group()
 
 

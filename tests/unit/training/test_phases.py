@@ -22,7 +22,7 @@ def undisturbed(tmp_path_factory, larger_images, lpips_files) -> tuple[str, byte
     return out, run("autoencoder", three_phases(*lpips_files), larger_images, out)
 
 
-@pytest.mark.parametrize("stops", [[1], [2], [3], [4], [5], [6], [2, 1, 2, 1]], ids=str)
+@pytest.mark.parametrize("stops", [[1], [2], [3], [4], [5], [2, 1, 2]], ids=str)
 def test_a_run_stopped_in_any_phase_ends_with_the_same_bits(tmp_path, larger_images, lpips_files, undisturbed, stops):
     config, out = three_phases(*lpips_files), str(tmp_path / "k" / "b")
     for phase in config.autoencoder.phases:
@@ -32,11 +32,13 @@ def test_a_run_stopped_in_any_phase_ends_with_the_same_bits(tmp_path, larger_ima
             run("autoencoder", config, larger_images, out, StoppingTracker(stop))
     assert run("autoencoder", config, larger_images, out) == undisturbed[1]
     rows = stages.read_history(out)
-    assert [row["images"] for row in rows] == [32, 64, 96, 128, 160, 192]
-    assert [row["phase"] for row in rows] == [0, 0, 1, 1, 2, 2]
+    assert [row["images"] for row in rows] == [32, 64, 96, 128, 160]
+    assert [row["phase"] for row in rows] == [0, 0, 1, 2, 2]
 
 
-def test_a_run_stopped_between_phases_begins_the_next_one(tmp_path, larger_images, lpips_files, undisturbed, monkeypatch):
+def test_a_run_stopped_between_phases_begins_the_next_one(
+    tmp_path, larger_images, lpips_files, undisturbed, monkeypatch
+):
     save = Checkpoints.save
 
     def save_and_stop(self, images_seen, state):
@@ -78,7 +80,9 @@ def test_exactly_the_named_parts_move(tmp_path, image_set, names, moves):
     config = small_config(images=48, weight_decay=0.1)
     config.autoencoder.phases = [
         dataclasses.replace(
-            stages.PhaseConfig("only", parts=names), training=config.autoencoder.training, prefix=config.autoencoder.prefix
+            stages.PhaseConfig("only", parts=names),
+            training=config.autoencoder.training,
+            prefix=config.autoencoder.prefix,
         )
     ]
     out = tmp_path / "k" / "a"
@@ -94,9 +98,7 @@ def test_exactly_the_named_parts_move(tmp_path, image_set, names, moves):
 
 def test_a_frozen_tensor_that_changes_stops_the_run(tmp_path, image_set, monkeypatch):
     config = small_config(images=32)
-    config.autoencoder.phases = [
-        stages.PhaseConfig("only", parts=["decoder"], training=config.autoencoder.training)
-    ]
+    config.autoencoder.phases = [stages.PhaseConfig("only", parts=["decoder"], training=config.autoencoder.training)]
     freeze = parts.freeze
 
     def leaky(network, names):
@@ -122,7 +124,9 @@ def test_a_parameter_that_never_moves_is_named(tmp_path, image_set):
 
 def test_a_part_that_names_nothing_lists_what_there_is(tmp_path, image_set):
     config = small_config()
-    config.autoencoder.phases = [stages.PhaseConfig(parts=["decoder.up_blocks.9"], training=config.autoencoder.training)]
+    config.autoencoder.phases = [
+        stages.PhaseConfig(parts=["decoder.up_blocks.9"], training=config.autoencoder.training)
+    ]
     with pytest.raises(ConfigError, match=r"'decoder\.up_blocks\.9'.*decoder\.up_blocks\.2"):
         run("autoencoder", config, image_set, str(tmp_path / "k" / "a"))
 
