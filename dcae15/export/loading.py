@@ -9,7 +9,7 @@ from dcae15.errors import ConfigError
 from dcae15.export.foreign_config import spec_from_config, spec_from_official
 from dcae15.export.layouts import check_fit, detect_layout, from_official
 from dcae15.models.autoencoder import Autoencoder
-from dcae15.weights import SUFFIXES, read_state_dict
+from dcae15.weights import is_weights_file, read_state_dict
 
 
 def load_foreign_autoencoder(uri: str, config: str | None = None) -> Autoencoder:
@@ -28,7 +28,7 @@ def load_foreign_autoencoder(uri: str, config: str | None = None) -> Autoencoder
         StorageError: A file cannot be read.
         WeightsError: The weights are damaged, foreign, or do not fit the configuration.
     """
-    if uri.endswith(SUFFIXES):
+    if is_weights_file(uri):
         if config is None:
             raise ConfigError(
                 f"{uri} is a bare weights file, which does not say its configuration; give the name of a published "

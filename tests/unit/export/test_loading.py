@@ -7,9 +7,8 @@ from safetensors.torch import save, save_file
 
 from dcae15.errors import ConfigError, WeightsError
 from dcae15.export.layouts import to_official
-from dcae15.export.loading import load_foreign_autoencoder
+from dcae15.export.loading import load_foreign_autoencoder, read_state_dict
 from dcae15.models.autoencoder import Autoencoder, AutoencoderSpec
-from dcae15.weights import read_state_dict
 
 SPEC = AutoencoderSpec(4, (4, 8, 16), (0, 1, 1), (4, 8, 16), (0, 1, 2))
 DOTLIST = (
