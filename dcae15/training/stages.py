@@ -139,7 +139,9 @@ def _autoencoder_objective(
         network,
         choices_of(phase.prefix, network.spec.latent_channels),
         losses,
-        load_lpips(losses.perceptual) if losses.perceptual.weight else None,
+        load_lpips(losses.perceptual, f"autoencoder.phases[{index}].losses.perceptual")
+        if losses.perceptual.weight
+        else None,
         critic,
         heard_from=first + adversarial.start_images,
         average=lambda value: runtime.sum(value) / runtime.world,
