@@ -60,6 +60,11 @@ def gather(config: Config, stages: Sequence[Stage], seconds: dict[str, float]) -
         for name, value in shown.items()
         if name.startswith("reconstructions.")
     }
+    means = {
+        name.split(".", 1)[1]: (shown["inputs"], value)
+        for name, value in shown.items()
+        if name.startswith("channel_means.")
+    }
     image_set = artifacts.ImageSet.open(stages[-1].inputs["images"])
     return ReportData(
         title=f"DC-AE 1.5: {config.name}",
@@ -71,13 +76,15 @@ def gather(config: Config, stages: Sequence[Stage], seconds: dict[str, float]) -
         histories={role: read_history(uris[name]) for name, role in HISTORIES.items() if name in uris},
         reconstruction=evaluation.reconstruction,
         structure=evaluation.structure,
-        channel_energy=evaluation.channel_energy,
+        channels=evaluation.channels,
+        arm_summary=evaluation.summary,
         generation=evaluation.generation,
         protocol=evaluation.protocol,
         grids=grids,
         prefixes=evaluation.prefixes,
-        samples=dict(zip(image_set.class_names, shown["samples"], strict=True)),
-        warnings=list(warnings_for(config)),
+        channel_means=means,
+        samples=dict(zip(image_set.class_names, shown["samples"], strict=True)) if "samples" in shown else {},
+        warnings=[*warnings_for(config), *evaluation.warnings],
     )
 
 
