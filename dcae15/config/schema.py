@@ -381,7 +381,10 @@ class EvaluationConfig:
         least=0,
     )
     channel_images: int = option(
-        64, "validation images on which each latent channel is left out in turn, to see what it does", unit="images", least=1
+        64,
+        "validation images on which each latent channel is left out in turn, to see what it does",
+        unit="images",
+        least=1,
     )
     full_channel_gap_db: float = option(
         1.5,

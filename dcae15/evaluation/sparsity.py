@@ -3,11 +3,12 @@
 The paper (arXiv 2508.00413) calls its problem object information sparsity: with many channels most carry high-frequency detail,
 and the few that carry objects are scattered among them; its remedy gathers the objects in the front channels. It gives
 pictures and no number. The numbers here are this project's own: the low-frequency change of the image that each channel
-makes (`dcae15.evaluation.ablation`), read as a distribution over the channels, and of it
+makes (`dcae15.evaluation.ablation`), and of it
 
-- how sparse it is: Hoyer's measure (Hoyer 2004, "Non-negative matrix factorization with sparseness constraints"),
-  to be compared between latents of equally many channels;
-- whether the channels that have it come first: the share of the first quarter.
+- how sparse it is: Hoyer's measure (Hoyer 2004, "Non-negative matrix factorization with sparseness constraints") of the root
+  mean squares; not of the energies, because squares make even a random rotation of the channels look sparse (about 1/2
+  instead of 1/4). To be compared between latents of equally many channels;
+- whether the channels that have it come first: the part of the energy that the first quarter makes.
 
 Both are unchanged when all channels, or any one, are scaled and the decoder undoes it. The same of the high frequencies
 stands beside them: a front that holds everything is a small latent, a front that holds the objects alone is a structured one.
@@ -70,9 +71,9 @@ def sparsity_summary(effects: Sequence[dict[str, float]]) -> dict[str, float]:
     low, high = (np.array([effect[name] for effect in effects]) for name in ("image_low", "image_high"))
     both = low + high
     return {
-        "object_sparsity": hoyer(low),
+        "object_sparsity": hoyer(np.sqrt(low)),
         "object_front_share": front_share(low),
-        "detail_sparsity": hoyer(high),
+        "detail_sparsity": hoyer(np.sqrt(high)),
         "detail_front_share": front_share(high),
         "object_share": float((low[both > 0] / both[both > 0]).mean()) if (both > 0).any() else 0.0,
     }

@@ -14,7 +14,6 @@ from dcae15.evaluation.measure import evaluate as measure
 from dcae15.orchestration.cluster import Cluster, user_error
 from dcae15.orchestration.console import Say, console
 
-
 ARMS = {"autoencoder": "structured", "baseline": "baseline", "random": "random"}
 """Roles of autoencoders among a stage's inputs, and the names of their arms in measurements and reports."""
 

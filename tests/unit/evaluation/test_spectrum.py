@@ -10,7 +10,9 @@ def cosine(n: int, k: int) -> torch.Tensor:
     return torch.cos(math.pi * k * (torch.arange(n, dtype=torch.float64) + 0.5) / n)
 
 
-@pytest.mark.parametrize(("ky", "kx", "is_low"), [(0, 0, True), (3, 0, True), (0, 4, False), (3, 3, False), (2, 2, True)])
+@pytest.mark.parametrize(
+    ("ky", "kx", "is_low"), [(0, 0, True), (3, 0, True), (0, 4, False), (3, 3, False), (2, 2, True)]
+)
 def test_a_cosine_lies_wholly_in_its_band(ky, kx, is_low):
     plane = cosine(16, ky)[:, None] * cosine(24, kx * 24 // 16)[None, :]  # k / 32 cycles per place in both directions
     low, high = band_energies(plane[None], cutoff=1 / 8)
