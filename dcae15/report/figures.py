@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,15 +14,21 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocato
 from PIL import Image
 
 from dcae15.report.data import ReportData, Rows
-from dcae15.report.measures import MEASURES
-from dcae15.report.mosaics import partial_channel_grid, sample_grid
+from dcae15.report.measures import MEASURES, RECONSTRUCTION
+from dcae15.report.mosaics import channel_mean_grid, partial_channel_grid, sample_grid
 
-COLOURS = {"structured": "#0072b2", "baseline": "#d55e00", "diffusion": "#00795c"}  # told apart by the colour-blind
-OTHER_COLOURS = ("#7a5195", "#8c6d1f", "#56616c")
-MARKERS = {"structured": "o", "baseline": "s"}
+COLOURS = {
+    "structured": "#0072b2",
+    "baseline": "#d55e00",
+    "random": "#7a5195",
+    "diffusion": "#00795c",
+}  # told apart by the colour-blind
+OTHER_COLOURS = ("#8c6d1f", "#56616c", "#a8327d")
+MARKERS = {"structured": "o", "baseline": "s", "random": "D"}
 INK, QUIET, LINES = "#282c34", "#5b6470", "#d9dde3"
 DOTS_PER_INCH = 160
 GRID_COLUMNS = 8  # at most so many prefixes are shown in a partial-channel grid
+CHANNEL_MEAN_ROWS = 4  # images whose channel means are shown
 FIRST_SCALARS = ("loss", "learning_rate", "gradient_norm", "images_per_second", "data_wait")
 
 
@@ -55,18 +61,16 @@ class _Panel:
 
 
 def reconstruction_curves(reconstruction: Mapping[str, Rows]) -> bytes:
-    """Plot PSNR, SSIM, Fréchet distance and class accuracy over the number of channels kept, one line per arm.
+    """Plot the quality of reconstructions over the number of channels kept, one line per arm.
 
     Measures that no arm has are left out. Returns PNG bytes.
     """
-    panels = []
-    for key in ("psnr", "ssim", "frechet_distance", "class_accuracy"):
-        measure = MEASURES[key]
-        lines = [_over_prefix(arm, rows, key) for arm, rows in reconstruction.items()]
-        unit = f"{measure.unit}, " if measure.unit else ""
-        panels.append(
-            _Panel(f"{measure.label} ({unit}{measure.direction})", lines, "channels kept, c", _ticks(reconstruction))
-        )
+    return _figure([_measure_panel(reconstruction, key) for key in RECONSTRUCTION], columns=2, width=6.6, height=2.5)
+
+
+def latent_curves(structure: Mapping[str, Rows]) -> bytes:
+    """Plot the accuracy of a linear probe and the effective rank of the first c channels. Returns PNG bytes."""
+    panels = [_measure_panel(structure, key) for key in ("probe_accuracy", "effective_rank")]
     return _figure(panels, columns=2, width=6.6, height=2.5)
 
 
@@ -89,14 +93,25 @@ def structure_curves(structure: Mapping[str, Rows]) -> bytes:
     return _figure(panels, columns=2, width=6.6, height=2.5)
 
 
-def channel_energy(energy: Mapping[str, Sequence[float]]) -> bytes:
-    """Plot the standard deviation of each latent channel, one line per arm. Returns PNG bytes."""
-    lines = [
-        _Line(arm, np.arange(1, len(values) + 1), np.asarray(values, dtype=float), colour(arm), MARKERS.get(arm, "^"))
-        for arm, values in energy.items()
-    ]
-    panel = _Panel("Standard deviation of each channel", lines, "channel", from_zero=True)
-    return _figure([panel], columns=1, width=3.3, height=2.5)
+def channel_curves(channels: Mapping[str, Rows]) -> bytes:
+    """Plot, for each latent channel, what it changes in the image in low and high frequencies, and its energy.
+
+    The changes are root mean squares in grey levels (0 to 255). Returns PNG bytes.
+    """
+    titles = {
+        "image_low": "Objects: low-frequency change, grey levels",
+        "image_high": "Detail: high-frequency change, grey levels",
+        "std": "Standard deviation of the channel",
+    }
+    panels = []
+    for key, title in titles.items():
+        lines = []
+        for arm, rows in channels.items():
+            values = _values(rows, key)
+            values = values if key == "std" else np.sqrt(values)
+            lines.append(_Line(arm, _values(rows, "channel") + 1, values, colour(arm), MARKERS.get(arm, "^")))
+        panels.append(_Panel(title, lines, "channel", from_zero=True))
+    return _figure(panels, columns=3, width=9.9, height=2.5)
 
 
 def curves(histories: Mapping[str, Rows]) -> bytes:
@@ -117,25 +132,37 @@ def curves(histories: Mapping[str, Rows]) -> bytes:
 def pictures(data: ReportData) -> dict[str, bytes]:
     """Return every picture of the report as PNG bytes under its name; what has no data is left out.
 
-    Names: 'partial_channels_<arm>', 'reconstruction', 'structure', 'channel_energy', 'samples', 'training_autoencoder',
-    'training_diffusion'. Grids show at most eight prefixes, evenly chosen, always the first and the last.
+    Names: 'partial_channels_<arm>', 'channel_means_<arm>', 'reconstruction', 'structure', 'latent', 'channels', 'samples',
+    'training_autoencoder', 'training_diffusion'. Grids show at most eight prefixes, evenly chosen, always the first and the last.
     """
     autoencoders = {name: rows for name, rows in data.histories.items() if name != "diffusion" and rows}
     diffusion = {name: rows for name, rows in data.histories.items() if name == "diffusion" and rows}
     arms = {arm: rows for arm, rows in data.reconstruction.items() if rows}
     structure = {arm: rows for arm, rows in data.structure.items() if rows}
-    energy = {arm: values for arm, values in data.channel_energy.items() if values}
+    channels = {arm: rows for arm, rows in data.channels.items() if rows}
     samples = {name: images for name, images in data.samples.items() if len(images)}
     drawn: dict[str, bytes] = {}
     for arm, (inputs, reconstructions) in data.grids.items():
         if len(inputs):
-            drawn[f"partial_channels_{arm}"] = _grid_png(inputs, reconstructions, data.prefixes)
+            drawn[f"partial_channels_{arm}"] = _grid_png(
+                partial_channel_grid, inputs, reconstructions, data.prefixes[arm]
+            )
+    for arm, (inputs, maps) in data.channel_means.items():
+        if len(inputs):
+            shown = slice(CHANNEL_MEAN_ROWS)
+            drawn[f"channel_means_{arm}"] = _grid_png(
+                channel_mean_grid, inputs[shown], maps[:, shown], data.prefixes[arm]
+            )
     if arms:
         drawn["reconstruction"] = reconstruction_curves(arms)
     if structure:
         drawn["structure"] = structure_curves(structure)
-    if energy:
-        drawn["channel_energy"] = channel_energy(energy)
+        if any(
+            key in row for rows in structure.values() for row in rows for key in ("probe_accuracy", "effective_rank")
+        ):
+            drawn["latent"] = latent_curves(structure)
+    if channels:
+        drawn["channels"] = channel_curves(channels)
     if samples:
         drawn["samples"] = _png(sample_grid(samples))
     if autoencoders:
@@ -145,11 +172,16 @@ def pictures(data: ReportData) -> dict[str, bytes]:
     return drawn
 
 
-def _grid_png(inputs: np.ndarray, reconstructions: np.ndarray, prefixes: list[int]) -> bytes:
-    if len(prefixes) > GRID_COLUMNS and len(reconstructions) == len(prefixes):
+def _grid_png(
+    draw: Callable[[np.ndarray, np.ndarray, Sequence[int]], np.ndarray],
+    inputs: np.ndarray,
+    columns: np.ndarray,
+    prefixes: Sequence[int],
+) -> bytes:
+    if len(prefixes) > GRID_COLUMNS and len(columns) == len(prefixes):
         kept = np.linspace(0, len(prefixes) - 1, GRID_COLUMNS).round().astype(int)
-        reconstructions, prefixes = reconstructions[kept], [prefixes[k] for k in kept]
-    return _png(partial_channel_grid(inputs, reconstructions, prefixes))
+        columns, prefixes = columns[kept], [prefixes[k] for k in kept]
+    return _png(draw(inputs, columns, prefixes))
 
 
 def _png(picture: np.ndarray) -> bytes:
@@ -165,6 +197,14 @@ def _values(rows: Rows, key: str) -> np.ndarray:
 def _ticks(arms: Mapping[str, Rows]) -> list[int]:
     prefixes = sorted({int(row["prefix"]) for rows in arms.values() for row in rows})
     return prefixes if len(prefixes) <= 9 else []
+
+
+def _measure_panel(arms: Mapping[str, Rows], key: str) -> _Panel:
+    """Return the panel of one measure over the number of channels, one line per arm."""
+    measure = MEASURES[key]
+    lines = [_over_prefix(arm, rows, key) for arm, rows in arms.items()]
+    notes = ", ".join(note for note in (measure.unit, measure.direction) if note)
+    return _Panel(measure.label + (f" ({notes})" if notes else ""), lines, "channels kept, c", _ticks(arms))
 
 
 def _over_prefix(arm: str, rows: Rows, key: str, label: str = "", style: str = "-") -> _Line:

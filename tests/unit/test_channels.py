@@ -7,6 +7,7 @@ from dcae15.channels import (
     keep,
     landmarks,
     mean_over_kept,
+    nearest_prefix,
     prefix_mask,
     rows,
 )
@@ -109,3 +110,11 @@ def test_the_default_ladder_ends_with_all_channels():
     assert default_ladder(128) == [16, 32, 64, 128]
     assert default_ladder(12) == [1, 3, 6, 12]
     assert default_ladder(1) == [1]
+
+
+@pytest.mark.parametrize(
+    ("prefixes", "short"),
+    [([4, 8, 16, 32], 4), ([16, 32, 64, 128], 16), ([2, 6, 32], 2), ([8, 16, 100], 16), ([32], 32)],
+)
+def test_the_prefix_nearest_to_a_share_is_the_smaller_of_two(prefixes, short):
+    assert nearest_prefix(prefixes, 1 / 8) == short

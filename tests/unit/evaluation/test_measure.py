@@ -150,7 +150,7 @@ def test_generated_images_and_lpips_are_measured_where_given(place: Path):
 
 
 def test_images_that_do_not_fit_the_autoencoder_are_refused(place: Path):
-    with pytest.raises(ConfigError, match="the coarse autoencoder .* compresses by 64"):
+    with pytest.raises(ConfigError, match=r"the coarse autoencoder .* compresses by 64"):
         run(place, "refused", ["coarse"])
     with pytest.raises(ConfigError, match="no autoencoder"):
         run(place, "refused", [])
