@@ -68,29 +68,21 @@ def reconstruction_curves(reconstruction: Mapping[str, Rows]) -> bytes:
     return _figure([_measure_panel(reconstruction, key) for key in RECONSTRUCTION], columns=2, width=6.6, height=2.5)
 
 
-def latent_curves(structure: Mapping[str, Rows]) -> bytes:
-    """Plot the accuracy of a linear probe and the effective rank of the first c channels. Returns PNG bytes."""
-    panels = [_measure_panel(structure, key) for key in ("probe_accuracy", "effective_rank")]
-    return _figure(panels, columns=2, width=6.6, height=2.5)
-
-
 def structure_curves(structure: Mapping[str, Rows]) -> bytes:
-    """Plot the shares that the first c channels restore: of low and high frequencies, and of everything.
+    """Plot what the first c channels hold: shares of low and high frequencies, a linear probe, the effective rank.
 
-    Returns PNG bytes.
+    What no arm has is left out. Returns PNG bytes.
     """
-    ticks = _ticks(structure)
     shares = [
         _over_prefix(arm, rows, f"{band}_frequency_share", f"{arm}, {band}", style)
         for arm, rows in structure.items()
         for band, style in (("low", "-"), ("high", "--"))
     ]
-    explained = [_over_prefix(arm, rows, "explained_share") for arm, rows in structure.items()]
     panels = [
-        _Panel("Share of low and high frequencies", shares, "channels kept, c", ticks, from_zero=True),
-        _Panel("Share of all image energy", explained, "channels kept, c", ticks, from_zero=True),
+        _Panel("Low and high frequencies restored", shares, "channels kept, c", _ticks(structure), from_zero=True),
+        *(_measure_panel(structure, key) for key in ("probe_accuracy", "effective_rank")),
     ]
-    return _figure(panels, columns=2, width=6.6, height=2.5)
+    return _figure(panels, columns=3, width=9.9, height=2.5)
 
 
 def channel_curves(channels: Mapping[str, Rows]) -> bytes:
@@ -132,7 +124,7 @@ def curves(histories: Mapping[str, Rows]) -> bytes:
 def pictures(data: ReportData) -> dict[str, bytes]:
     """Return every picture of the report as PNG bytes under its name; what has no data is left out.
 
-    Names: 'partial_channels_<arm>', 'channel_means_<arm>', 'reconstruction', 'structure', 'latent', 'channels', 'samples',
+    Names: 'partial_channels_<arm>', 'channel_means_<arm>', 'reconstruction', 'structure', 'channels', 'samples',
     'training_autoencoder', 'training_diffusion'. Grids show at most eight prefixes, evenly chosen, always the first and the last.
     """
     autoencoders = {name: rows for name, rows in data.histories.items() if name != "diffusion" and rows}
@@ -157,10 +149,6 @@ def pictures(data: ReportData) -> dict[str, bytes]:
         drawn["reconstruction"] = reconstruction_curves(arms)
     if structure:
         drawn["structure"] = structure_curves(structure)
-        if any(
-            key in row for rows in structure.values() for row in rows for key in ("probe_accuracy", "effective_rank")
-        ):
-            drawn["latent"] = latent_curves(structure)
     if channels:
         drawn["channels"] = channel_curves(channels)
     if samples:

@@ -26,7 +26,7 @@ class Measure:
         return {True: "higher is better", False: "lower is better", None: ""}[self.higher_is_better]
 
 
-OURS = "definition of this project"
+OURS = "Definition of this project"
 
 MEASURES: dict[str, Measure] = {
     "psnr": Measure(
@@ -34,7 +34,7 @@ MEASURES: dict[str, Measure] = {
         "Peak signal-to-noise ratio between reconstruction and input.",
         unit="dB",
         noise=0.05,
-        source="mean over images, 8-bit levels",
+        source="Mean over images, 8-bit levels",
     ),
     "ssim": Measure(
         "SSIM",

@@ -9,7 +9,7 @@ from dcae15.report.data import ReportData, Rows
 from dcae15.report.headline import compare
 from dcae15.report.measures import MEASURES, RECONSTRUCTION, STRUCTURE, SUMMARY, Measure, measured, number
 
-SHARES = {"an eighth": 1 / 8, "a quarter": 1 / 4, "all channels": 1.0}
+SHARES = (1 / 8, 1 / 4, 1.0)
 DASH = "–"
 
 
@@ -47,32 +47,37 @@ def overview(data: ReportData) -> dict[str, Any]:
     """Lay out every measure of every arm at an eighth, a quarter and all of the channels.
 
     Returns:
-        ``arms`` in order; ``columns``: label and prefixes ``c = ...`` of each share; ``lines`` of the curves: a measure with cells
-        ``{text, best}``, all arms of the first share, then of the next; ``summary``: the same of whole latents, one cell per arm.
-        The best arm is marked where a direction is better and it is ahead by more than the measure's noise.
+        ``arms`` in order; ``curves``: each measure with rows ``{prefix, cells}``, one per share of the channels; ``summary``: each
+        measure of whole latents with its cells. Cells are ``{text, best}``, one per arm: the best arm is marked where a direction
+        is better and it is ahead by more than the measure's noise.
     """
-    curves = {arm: rows for arm, rows in data.reconstruction.items() if rows}
-    arms = list(dict.fromkeys([*curves, *(a for a, r in data.structure.items() if r), *data.arm_summary]))
-    prefixes_of = {
-        arm: [int(row["prefix"]) for row in data.reconstruction.get(arm) or data.structure.get(arm) or []]
-        for arm in arms
-    }
-    columns, lines = [], []
-    for label, share in SHARES.items():
+    sources = (data.reconstruction, data.structure)
+    arms = list(dict.fromkeys([arm for source in (*sources, data.arm_summary) for arm, rows in source.items() if rows]))
+    prefixes_of = {arm: [int(row["prefix"]) for s in sources for row in s.get(arm, [])] for arm in arms}
+    places = []
+    for share in SHARES:
         kept = {arm: nearest_prefix(prefixes, share) for arm, prefixes in prefixes_of.items() if prefixes}
-        columns.append({"label": label, "kept": kept, "prefixes": " / ".join(map(str, dict.fromkeys(kept.values())))})
-    for source, keys in ((data.reconstruction, RECONSTRUCTION), (data.structure, STRUCTURE)):
+        if kept not in places:
+            places.append(kept)
+    curves = []
+    for source, keys in zip(sources, (RECONSTRUCTION, STRUCTURE), strict=True):
         for key in keys:
-            values = [[_at(source.get(arm, []), column["kept"].get(arm), key) for arm in arms] for column in columns]
-            if any(measured(value) for group in values for value in group):
-                cells = [cell for group in values for cell in _cells(measure_of(key), group)]
-                lines.append({"measure": measure_of(key), "cells": cells})
+            values = [[_at(source.get(arm, []), kept.get(arm), key) for arm in arms] for kept in places]
+            if any(measured(value) for row in values for value in row):
+                rows = [
+                    {
+                        "prefix": " / ".join(map(str, dict.fromkeys(kept.values()))),
+                        "cells": _cells(measure_of(key), row),
+                    }
+                    for kept, row in zip(places, values, strict=True)
+                ]
+                curves.append({"measure": measure_of(key), "rows": rows})
     summary = []
     for key in SUMMARY:
         values = [data.arm_summary.get(arm, {}).get(key, float("nan")) for arm in arms]
         if any(measured(value) for value in values):
             summary.append({"measure": measure_of(key), "cells": _cells(measure_of(key), values)})
-    return {"arms": arms, "columns": columns, "lines": lines, "summary": summary}
+    return {"arms": arms, "curves": curves, "summary": summary}
 
 
 def _at(rows: Rows, prefix: int | None, key: str) -> float:

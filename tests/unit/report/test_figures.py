@@ -27,7 +27,6 @@ def test_every_picture_is_a_png_under_its_name(data: ReportData):
         "structure",
         "channel_means_structured",
         "channel_means_baseline",
-        "latent",
         "channels",
         "samples",
         "training_autoencoder",

@@ -45,7 +45,7 @@ def test_the_page_holds_everything_and_loads_nothing(data: ReportData):
     text = render(data)
     page = Page(text)
     assert page.open == []
-    assert len(page.attributes("src")) == 11
+    assert len(page.attributes("src")) == 10
     assert all(src.startswith("data:image/") for src in page.attributes("src"))
     assert not {"script", "link", "iframe", "object"} & {tag for tag, _ in page.tags}
     assert set(page.attributes("href")) == {"#warnings"} | {f"file://{stage.uri}" for stage in data.stages}
