@@ -13,9 +13,10 @@ from markupsafe import Markup
 from PIL import Image
 
 from dcae15.report.data import ReportData
-from dcae15.report.figures import colour, pictures
+from dcae15.report.figures import pictures
 from dcae15.report.headline import headline, references
 from dcae15.report.measures import MEASURES, RECONSTRUCTION, STRUCTURE, duration, number
+from dcae15.report.plots import colour
 from dcae15.report.tables import by_prefix, measure_of, overview
 
 LINKABLE = frozenset({"file", "s3", "gs", "gcs", "abfs", "abfss", "az", "hdfs", "http", "https"})

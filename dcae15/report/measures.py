@@ -25,6 +25,12 @@ class Measure:
         """Which way is good, in words; empty where neither is."""
         return {True: "higher is better", False: "lower is better", None: ""}[self.higher_is_better]
 
+    @property
+    def title(self) -> str:
+        """Label, unit and direction, for the head of a panel or a row."""
+        notes = ", ".join(note for note in (self.unit, self.direction) if note)
+        return self.label + (f" ({notes})" if notes else "")
+
 
 OURS = "Definition of this project"
 

@@ -5,7 +5,8 @@ import numpy as np
 from PIL import Image
 
 from dcae15.report.data import ReportData
-from dcae15.report.figures import COLOURS, channel_curves, colour, curves, pictures, reconstruction_curves
+from dcae15.report.figures import channel_curves, curves, pictures, reconstruction_curves
+from dcae15.report.plots import COLOURS, colour
 
 
 def pixels(png: bytes) -> np.ndarray:
