@@ -80,7 +80,7 @@ def probe_accuracies(
 
 def _pooled(latents_NChw: Tensor) -> Tensor:
     """Return the features ``N C*cells``, channel by channel."""
-    cells = tuple(min(CELLS, side) for side in latents_NChw.shape[-2:])
+    cells = (min(CELLS, latents_NChw.shape[-2]), min(CELLS, latents_NChw.shape[-1]))
     return F.adaptive_avg_pool2d(latents_NChw.double(), cells).flatten(1)
 
 
