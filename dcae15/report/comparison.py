@@ -10,6 +10,7 @@ import numpy as np
 from dcae15 import artifacts, storage
 from dcae15.channels import landmarks
 from dcae15.errors import ArtifactError, ConfigError
+from dcae15.report.data import in_order
 from dcae15.report.measures import MEASURES, RECONSTRUCTION, STRUCTURE, SUMMARY, Measure
 from dcae15.report.plots import Panel, arm_line, draw_panels
 
@@ -84,7 +85,7 @@ def comparison_figure(evaluations: Sequence[artifacts.Evaluation]) -> bytes:
     panels = []
     for key in PANELS:
         lines, places = [], set()
-        for arm, values in _gather(evaluations, key).items():
+        for arm, values in in_order(_gather(evaluations, key)).items():
             prefixes = np.array(sorted(values))
             places |= set(values)
             mean, least, most = (
@@ -138,7 +139,7 @@ def comparison_table(evaluations: Sequence[artifacts.Evaluation]) -> str:
 
 
 def _arms(evaluations: Sequence[artifacts.Evaluation]) -> list[str]:
-    return list(dict.fromkeys(arm for evaluation in evaluations for arm in evaluation.reconstruction))
+    return list(in_order({arm: None for evaluation in evaluations for arm in evaluation.reconstruction}))
 
 
 def _of_run(evaluation: artifacts.Evaluation, key: str) -> ByArm:

@@ -2,11 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import numpy as np
 
 Rows = list[dict[str, float]]
+Value = TypeVar("Value")
+
+ARMS = ("structured", "baseline", "random")
+"""The arms that a pipeline trains, in reading order."""
+
+
+def in_order(arms: Mapping[str, Value]) -> dict[str, Value]:
+    """Return a mapping by arm in reading order, foreign arms last by name: stored artifacts do not keep the order."""
+    return {
+        arm: arms[arm] for arm in sorted(arms, key=lambda arm: (ARMS.index(arm) if arm in ARMS else len(ARMS), arm))
+    }
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from tests.scripts import REPOSITORY, clean_environment
 from tests.unit.report.test_figures import count
 
 PREFIXES = [4, 8, 16, 32]
+DASH = "–"
 MINUS = "\N{MINUS SIGN}"
 
 
@@ -67,7 +68,9 @@ def test_what_an_arm_or_a_run_lacks_is_a_dash_and_not_averaged():
     assert "LPIPS" not in table
 
 
-DASH = "–"
+def test_arms_stand_in_reading_order():
+    table = comparison_table([evaluation("/a", {"baseline": 1.0, "mine": 2.0, "random": 3.0, "structured": 4.0})])
+    assert line(table, "| measure")[2:6] == ["structured", "baseline", "random", "mine"]
 
 
 def test_runs_with_other_feature_networks_are_told():
