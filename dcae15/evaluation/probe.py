@@ -5,6 +5,9 @@ that there is no learning rate, no stopping and no seed to argue about, and the 
 of it. Latents are averaged over at most 4 x 4 cells and flattened, not averaged over the whole map: classes are shapes and
 layouts, which the mean over all places (a mean colour, for a nearly linear autoencoder) does not have. Idea: Alain &
 Bengio 2016 ("Understanding intermediate layers using linear classifier probes").
+
+Known limit: latents of a nearly linear autoencoder change sign with the contrast, so classes that keep their shape while
+colours change freely (the embedded images) stay near chance in every arm; that does not say that they are not there.
 """
 
 from __future__ import annotations

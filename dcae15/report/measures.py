@@ -111,7 +111,8 @@ MEASURES: dict[str, Measure] = {
     "probe_accuracy": Measure(
         "Linear probe",
         "Share of validation images whose class a ridge regression reads from the first c latent channels (at most "
-        "4 × 4 cells of each), trained on training images.",
+        "4 × 4 cells of each), trained on training images. Guessing gives one over the number of classes; a class that "
+        "only shows in products of channels, as a shape of any colour on any ground, stays there.",
         digits=3,
         noise=0.01,
         source="Alain & Bengio 2016; ridge by cross-validation, Golub et al. 1979",
