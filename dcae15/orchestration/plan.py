@@ -13,7 +13,7 @@ from typing import Any
 from dcae15 import artifacts, storage
 from dcae15.config import Config, fingerprint, prefix_choices, result_fields
 from dcae15.data.shards import LATENT_BYTES
-from dcae15.models.presets import autoencoder_spec
+from dcae15.models.presets import GRAPH_FIELDS, autoencoder_spec
 
 STAGES = (
     "prepare_images",
@@ -109,14 +109,7 @@ class _Planner:
         settings = self.config.autoencoder
         fields = result_fields(settings)
         spec = autoencoder_spec(settings)
-        for key in (
-            "preset",
-            "latent_channels",
-            "encoder_widths",
-            "encoder_depths",
-            "decoder_widths",
-            "decoder_depths",
-        ):
+        for key in ("preset", *GRAPH_FIELDS):
             del fields[key]
         fields["spec"] = spec.to_dict()
         prefix = fields.pop("prefix")

@@ -144,7 +144,7 @@ def test_spec_survives_json():
         ("encoder_widths", [8, 18, 32, 32], r"encoder_widths\[1\] = 18 must be divisible by 4"),
         ("decoder_widths", [8, 16, 24, 32], r"decoder_widths\[2\] = 24 must divide 4 \* decoder_widths\[1\] = 64"),
         ("decoder_widths", [8, 16, 32], "has 3 stages"),
-        ("encoder_depths", [1, 1, 1, 1], "must be 0"),
+        ("encoder_depths", [-1, 1, 1, 1], "must be 0"),
         ("decoder_depths", [0, 1, 0, 1], "at least 1 block"),
         ("decoder_depths", [0, 1, 1, 1, 1], "has 5 stages"),
     ],
