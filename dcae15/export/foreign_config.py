@@ -84,7 +84,11 @@ _DIFFUSERS_NAMES: _Names = {
         "pixel_unshuffle",
         {"pixel_unshuffle": "pixel_unshuffle", "conv": "conv"},
     ),
-    "upsample": ("upsample_block_type", "pixel_shuffle", {"pixel_shuffle": "pixel_shuffle", "interpolate": "interpolate"}),
+    "upsample": (
+        "upsample_block_type",
+        "pixel_shuffle",
+        {"pixel_shuffle": "pixel_shuffle", "interpolate": "interpolate"},
+    ),
 }
 _DIFFUSERS_SHORTCUTS: dict[str, tuple[Any, dict[Any, bool]]] = {
     "encoder_out_shortcut": (True, {False: False, True: True}),
@@ -236,9 +240,12 @@ def _shortcuts(config: Mapping[str, Any], fields: dict[str, tuple[Any, dict[Any,
         found[name] = values[value]
     if len(set(found.values())) > 1:
         said = ", ".join(
-            f"{name} = {config.get(name, fields[name][0])}{'' if name in config else ' (the default)'}" for name in found
+            f"{name} = {config.get(name, fields[name][0])}{'' if name in config else ' (the default)'}"
+            for name in found
         )
-        raise ConfigError(f"{said}: published graphs have both latent shortcuts or none; give the fields the same meaning")
+        raise ConfigError(
+            f"{said}: published graphs have both latent shortcuts or none; give the fields the same meaning"
+        )
     return next(iter(found.values()))
 
 
