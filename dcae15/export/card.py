@@ -48,18 +48,14 @@ def model_card(
         source: Where imported weights came from; empty for trained ones.
     """
     name = f"dc-ae-f{spec.spatial_compression}c{spec.latent_channels}"
-    tags = ["autoencoder", "dc-ae"]
-    front = [
-        "---",
-        f"license: {license}",
-        f"library_name: {'diffusers' if layout == 'diffusers' else 'dcae15'}",
-        "tags:",
-    ]
+    library = "diffusers" if layout == "diffusers" else "dcae15"
+    front = ["---", f"license: {license}", f"library_name: {library}", "tags:", "- autoencoder", "- dc-ae", "---"]
     parts = [
         "\n".join(front),
         f"# {name}",
         f"A deep-compression autoencoder of the DC-AE family: {spec.spatial_compression}x{spec.spatial_compression} pixels "
-        f"become one latent pixel of {spec.latent_channels} channels. Pixels are RGB in [-1, 1]. Licence of the weights: {license}.",
+        f"become one latent pixel of {spec.latent_channels} channels. Pixels are RGB in [-1, 1].",
+        f"Licence of the weights: {license}.",
         _training(artifact, source),
         _prefixes(spec, artifact),
         _usage(spec, artifact, layout),
