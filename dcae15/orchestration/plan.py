@@ -96,11 +96,11 @@ class _Planner:
     def import_foreign(self) -> None:
         """Plan the import of given autoencoders that are no artifacts; they are named by their content."""
         for name, role in IMPORTS.items():
-            source = self.known.get(role, ("", ""))[0]
+            source = storage.resolve(self.known[role][0]) if role in self.known else ""
             if source and is_foreign(source):
                 del self.known[role]
                 spec = foreign_spec(source, autoencoder_spec(self.config.autoencoder))
-                self.known["weights"] = (storage.resolve(source), weights_digest(source))
+                self.known["weights"] = (source, weights_digest(source))
                 latent = f"{spec.latent_channels} channels, f{spec.spatial_compression}"
                 self._add(name, "autoencoder", role, ("weights",), {"spec": spec.to_dict()}, latent=latent)
                 if role == "autoencoder":
