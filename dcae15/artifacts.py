@@ -171,6 +171,7 @@ class Autoencoder(Artifact):
         mask_kind: ``prefix``, ``random`` or ``none``; ``unknown`` for an imported one.
         images_seen: length of its training; 0 for an imported one.
         images: fingerprint of the image set; empty for an imported one.
+        warnings: what was noticed while it trained.
     """
 
     spec: dict[str, Any]
@@ -179,11 +180,12 @@ class Autoencoder(Artifact):
     mask_kind: str
     images_seen: int
     images: str
+    warnings: tuple[str, ...] = ()
     KIND: ClassVar[str] = "autoencoder"
 
     @classmethod
     def _decode(cls, body: dict[str, Any]) -> dict[str, Any]:
-        return {**body, "prefix_choices": tuple(body["prefix_choices"])}
+        return {**body, **{name: tuple(body[name]) for name in ("prefix_choices", "warnings")}}
 
 
 @dataclass(frozen=True)
@@ -236,6 +238,7 @@ class Denoiser(Artifact):
         images_seen: length of its training.
         latent_set: fingerprint of the latent set.
         autoencoder_uri: where the autoencoder was when the latents were made.
+        warnings: what was noticed while it trained.
     """
 
     spec: dict[str, Any]
@@ -247,11 +250,12 @@ class Denoiser(Artifact):
     images_seen: int
     latent_set: str
     autoencoder_uri: str
+    warnings: tuple[str, ...] = ()
     KIND: ClassVar[str] = "denoiser"
 
     @classmethod
     def _decode(cls, body: dict[str, Any]) -> dict[str, Any]:
-        tuples = {name: tuple(body[name]) for name in ("shift", "scale", "prefix_choices", "class_names")}
+        tuples = {name: tuple(body[name]) for name in ("shift", "scale", "prefix_choices", "class_names", "warnings")}
         return {**body, **tuples, "latents": _latent_spec(body["latents"])}
 
 

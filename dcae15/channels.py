@@ -122,6 +122,11 @@ def prefix_mask(channels: int, prefix: int, device: torch.device | str = "cpu") 
     return (torch.arange(channels, device=device) < prefix).float()
 
 
+def as_mask(kept: Kept, channels: int) -> Tensor:
+    """Return what a draw keeps as a mask (B or 1, C): the same function as a slice, with the same shape for every draw."""
+    return prefix_mask(channels, kept)[None] if isinstance(kept, int) else kept
+
+
 def keep(latents_BChw: Tensor, kept: Kept) -> Tensor:
     """Return the kept channels: sliced to (B, c, h, w) for an int, zero-filled (B, C, h, w) for a mask."""
     if isinstance(kept, int):

@@ -6,11 +6,11 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 import torch
-from torch import nn
+import torch.distributed as dist
 
 
 class Runtime(Protocol):
-    """One training process among ``world``."""
+    """One training process among ``world``; with more than one, a process group of torch is there."""
 
     rank: int
     world: int
@@ -18,10 +18,6 @@ class Runtime(Protocol):
 
     def barrier(self) -> None:
         """Wait until every process is here."""
-        ...
-
-    def distribute(self, module: nn.Module) -> nn.Module:
-        """Return the module with gradients averaged over all processes."""
         ...
 
     def sum(self, values: torch.Tensor) -> torch.Tensor:
@@ -48,10 +44,6 @@ class LocalRuntime:
     def barrier(self) -> None:
         """Return at once."""
 
-    def distribute(self, module: nn.Module) -> nn.Module:
-        """Return the module as it is."""
-        return module
-
     def sum(self, values: torch.Tensor) -> torch.Tensor:
         """Return the values as they are."""
         return values
@@ -62,4 +54,37 @@ class LocalRuntime:
 
     def preempted(self) -> bool:
         """Never."""
+        return False
+
+
+class ProcessGroupRuntime:
+    """One process of torch's process group, which a launcher (torchrun, Ray Train) has started.
+
+    Args:
+        device: where this process computes.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.rank = dist.get_rank() if dist.is_initialized() else 0
+        self.world = dist.get_world_size() if dist.is_initialized() else 1
+        self.device = device
+
+    def barrier(self) -> None:
+        """Wait until every process is here."""
+        if self.world > 1:
+            dist.barrier()
+
+    def sum(self, values: torch.Tensor) -> torch.Tensor:
+        """Return the sum over the processes."""
+        if self.world > 1:
+            values = values.clone()
+            dist.all_reduce(values)
+        return values
+
+    def say(self, line: str) -> None:
+        """Print the line."""
+        print(line, flush=True)
+
+    def preempted(self) -> bool:
+        """Never: torch's launchers do not know."""
         return False

@@ -1,7 +1,7 @@
 """The configuration: schema, layers of YAML files and overrides, checks, help, and the fingerprints of results."""
 
 from dcae15.config.advice import warnings_for
-from dcae15.config.checks import check, latent_channels, spatial_compression
+from dcae15.config.checks import PERCEPTUAL_SOURCES, check, latent_channels, spatial_compression
 from dcae15.config.help import dump, fields_help
 from dcae15.config.identity import SCHEMA_VERSION, fingerprint, result_fields
 from dcae15.config.layers import Layer, build, from_overrides, from_yaml
@@ -12,6 +12,7 @@ from dcae15.config.phases import (
     phases_of,
     prefix_choices,
     trained_prefixes,
+    whole_batches,
     without_masks,
 )
 from dcae15.config.schema import (
@@ -35,6 +36,7 @@ from dcae15.config.schema import (
 )
 
 __all__ = [
+    "PERCEPTUAL_SOURCES",
     "SCHEMA_VERSION",
     "AdversarialConfig",
     "AutoencoderConfig",
@@ -71,5 +73,6 @@ __all__ = [
     "spatial_compression",
     "trained_prefixes",
     "warnings_for",
+    "whole_batches",
     "without_masks",
 ]

@@ -193,7 +193,7 @@ def _losses(path: str, losses: LossesConfig, images: int) -> Iterator[str]:
         if perceptual.weight and not source:
             yield (
                 f"{path}.perceptual.weight is {perceptual.weight:g}, but {path}.perceptual.{name} is empty: "
-                f"{_PERCEPTUAL_SOURCES[name]}; or set the weight to 0"
+                f"{PERCEPTUAL_SOURCES[name]}; or set the weight to 0"
             )
     if adversarial.weight and adversarial.start_images >= images:
         yield (
@@ -202,11 +202,12 @@ def _losses(path: str, losses: LossesConfig, images: int) -> Iterator[str]:
         )
 
 
-_PERCEPTUAL_SOURCES = {
+PERCEPTUAL_SOURCES = {
     "vgg": "LPIPS needs VGG-16's weights; download vgg16-397923af.pth from download.pytorch.org/models and give its path or URI",
     "heads": "LPIPS needs its linear heads; download lpips/weights/v0.1/vgg.pth from the repository "
     "richzhang/PerceptualSimilarity and give its path or URI",
 }
+"""Where the weights of LPIPS come from, by field."""
 
 
 def _diffusion(config: Config) -> Iterator[str]:

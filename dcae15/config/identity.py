@@ -7,7 +7,7 @@ import hashlib
 import json
 from typing import Any
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 
 def result_fields(config: Any) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import math
 from typing import Any
 
 from dcae15.config.identity import result_fields
-from dcae15.config.schema import AutoencoderConfig, PhaseConfig, PrefixConfig
+from dcae15.config.schema import AutoencoderConfig, PhaseConfig, PrefixConfig, TrainingConfig
 
 PARTS = ("all", "encoder", "decoder", "encoder_head", "decoder_input", "decoder_head", "decoder_last_stage")
 
@@ -25,10 +25,14 @@ def phases_of(autoencoder: AutoencoderConfig) -> list[PhaseConfig]:
     return list(autoencoder.phases) or [only]
 
 
+def whole_batches(training: TrainingConfig) -> int:
+    """Return the images that a training sees: its length, rounded up to whole batches."""
+    return math.ceil(training.images / training.batch_size) * training.batch_size
+
+
 def images_of(phase: PhaseConfig) -> int:
-    """Return the images that a phase sees: its length, rounded up to whole batches."""
-    batch = phase.training.batch_size
-    return math.ceil(phase.training.images / batch) * batch
+    """Return the images that a phase sees."""
+    return whole_batches(phase.training)
 
 
 def mask_kind(autoencoder: AutoencoderConfig) -> str:

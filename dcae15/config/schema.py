@@ -355,6 +355,11 @@ class DenoiserConfig:
 class DiffusionConfig:
     """The latent diffusion model: linear-path flow matching with augmented diffusion training."""
 
+    enabled: bool = option(
+        True,
+        "false leaves out caching, diffusion and sampling: only autoencoders are trained and measured",
+        affects_result=False,
+    )
     denoiser: DenoiserConfig = section(DenoiserConfig, "the denoiser")
     prefix: PrefixConfig = section(PrefixConfig, "augmented diffusion training", always_full=True)
     scaling: str = option(
@@ -462,6 +467,9 @@ class Config:
     name: str = option("shapes", "name of the run in reports and MLflow", affects_result=False)
     seed: int = option(0, "seed of weights, order, draws and noise", least=0)
     baseline: bool = option(True, "also train the same autoencoder without masks, to compare with")
+    random_control: bool = option(
+        False, "also train the same autoencoder with random instead of prefix masks, as a control"
+    )
     data: DataConfig = section(DataConfig, "images")
     autoencoder: AutoencoderConfig = section(AutoencoderConfig, "the autoencoder")
     latents: LatentsConfig = section(LatentsConfig, "the latent cache")

@@ -52,7 +52,7 @@ def import_autoencoder(
         uri: Where to write.
         fingerprint: What names the result.
         preset: Published name of a bare file's model; other names say nothing.
-        ema: Decay of a moving average to take, see `dcae15.export.loading.read_state_dict`.
+        ema: Decay of a moving average to take, see `dcae15.weights.read_state_dict`.
 
     Raises:
         ConfigError: The folder's configuration is unknown or unsupported.

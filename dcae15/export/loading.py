@@ -2,66 +2,21 @@
 
 from __future__ import annotations
 
-import io
-import pickle
 from typing import Any
-
-import safetensors.torch
-import torch
-from safetensors import SafetensorError
-from torch import Tensor
 
 from dcae15 import storage
 from dcae15.errors import ConfigError, StorageError, WeightsError
 from dcae15.export.foreign_config import spec_from_config, spec_from_official
 from dcae15.export.layouts import build, detect_layout, from_official
 from dcae15.models.autoencoder import Autoencoder, AutoencoderSpec
+from dcae15.weights import SUFFIXES, read_state_dict
 
-_TORCH_SUFFIXES = (".pt", ".pth")
-_SUFFIXES = (".safetensors", *_TORCH_SUFFIXES)
-_TOP_KEYS = ("state_dict", "model_state_dict")
 _FOLDER_FILES = ("diffusion_pytorch_model.safetensors", "model.safetensors")
 
 
 def is_weights_file(uri: str) -> bool:
     """Tell by its name whether a URI is a bare weights file."""
-    return uri.endswith(_SUFFIXES)
-
-
-def read_state_dict(uri: str, ema: float | None = None) -> dict[str, Tensor]:
-    """Read named tensors from a .safetensors, .pt or .pth file, onto the CPU.
-
-    A .pt file may hold them under the key ``state_dict`` or, as checkpoints of the official trainer do, ``model_state_dict``.
-    Such a checkpoint may also have moving averages: ``ema``, a dict from decay to state dict. Pickled objects other than
-    tensors are refused.
-
-    Args:
-        uri: The file.
-        ema: Decay of the moving average to take; None takes the weights of the last step.
-
-    Raises:
-        StorageError: The file cannot be read.
-        WeightsError: The file is of another type, truncated, holds something else, or has no such average.
-    """
-    if not is_weights_file(uri):
-        raise WeightsError(f"cannot read weights from {uri}: expected a file ending with {', '.join(_SUFFIXES)}")
-    data = storage.read_bytes(uri)
-    try:
-        if uri.endswith(_TORCH_SUFFIXES):
-            value = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-            return _named_tensors(value, uri, ema)
-        if ema is not None:
-            raise WeightsError(f"{uri} is a safetensors file, which has no moving averages; do not ask for ema {ema:g}")
-        return safetensors.torch.load(data)
-    except SafetensorError as error:
-        raise WeightsError(f"{uri} is not a safetensors file, or is truncated ({len(data)} bytes): {error}") from error
-    except pickle.UnpicklingError as error:
-        raise WeightsError(
-            f"{uri} holds pickled objects other than tensors, or is no torch file; they are never unpickled. "
-            "Save the bare state dict again, best as safetensors."
-        ) from error
-    except (EOFError, RuntimeError, ValueError, KeyError) as error:
-        raise WeightsError(f"{uri} is not a torch file, or is truncated ({len(data)} bytes): {error}") from error
+    return uri.endswith(SUFFIXES)
 
 
 def foreign_weights(uri: str) -> str:
@@ -129,7 +84,7 @@ def load_foreign_autoencoder(
         uri: A weights file; or a folder with config.json and diffusion_pytorch_model.safetensors (diffusers) or
             model.safetensors (official).
         config: The graph, or the name of a published model or official dotlist, see `foreign_spec`.
-        ema: Decay of a moving average to take from a checkpoint of the official trainer, see `read_state_dict`.
+        ema: Decay of a moving average to take from a checkpoint of the official trainer, see `dcae15.weights.read_state_dict`.
 
     Returns:
         The autoencoder in float32 (whatever the file holds), on the CPU, in evaluation mode.
@@ -151,19 +106,3 @@ def load_foreign_autoencoder(
             else "its config.json must describe the graph that they were trained with"
         )
         raise WeightsError(f"{file}: {error}; {mending}") from error
-
-
-def _named_tensors(value: Any, uri: str, ema: float | None) -> dict[str, Tensor]:
-    if ema is not None:
-        averages = value.get("ema") if isinstance(value, dict) else None
-        averages = averages if isinstance(averages, dict) else {}
-        found = {float(decay): state for decay, state in averages.items() if isinstance(decay, (int, float))}
-        if ema not in found:
-            have = f"it has {', '.join(f'{decay:g}' for decay in found)}" if found else "it has none under 'ema'"
-            raise WeightsError(f"{uri} has no moving average of decay {ema:g}: {have}")
-        value = found[ema]
-    elif isinstance(value, dict):
-        value = next((value[key] for key in _TOP_KEYS if isinstance(value.get(key), dict)), value)
-    if not isinstance(value, dict) or not all(isinstance(v, Tensor) for v in value.values()):
-        raise WeightsError(f"{uri} does not hold a state dict (names and tensors) at its top or under 'state_dict'")
-    return value

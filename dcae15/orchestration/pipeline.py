@@ -9,11 +9,11 @@ from typing import Any
 
 from dcae15 import artifacts, storage, tracking
 from dcae15.command_line import Command
-from dcae15.config import Config
-from dcae15.errors import ArtifactError, Dcae15Error
+from dcae15.config import PERCEPTUAL_SOURCES, Config, phases_of
+from dcae15.errors import ArtifactError, ConfigError, Dcae15Error
 from dcae15.export.importing import import_autoencoder
 from dcae15.models.presets import autoencoder_spec
-from dcae15.orchestration.plan import IMPORTS, STAGES, Stage, describe, plan
+from dcae15.orchestration.plan import CONTROLS, IMPORTS, STAGES, Stage, describe, plan
 
 LATEST = "latest.json"
 """File below the storage that names the artifacts of the last finished pipeline by stage, and its report."""
@@ -54,7 +54,7 @@ def run_stages(config: Config, names: Sequence[str], given: Mapping[str, str] | 
     for stage in chosen:
         for role, uri in stage.inputs.items():
             if uri in makers and makers[uri] not in names and not artifacts.finished(uri):
-                script = makers[uri].replace("train_baseline", "train_autoencoder")
+                script = "train_autoencoder" if makers[uri] in CONTROLS else makers[uri]
                 raise ArtifactError(
                     f"{stage.name} needs {role} at {uri}, which is not there; run `python pipelines/{script}.py` with the "
                     f"same configuration first, or pass {role}=URI"
@@ -66,20 +66,35 @@ def run_stages(config: Config, names: Sequence[str], given: Mapping[str, str] | 
 def run_command(command: Command, name: str) -> None:
     """Do what a stage's script was asked to: print the plan, or run the stage and print its artifact and the next command."""
     config, given = command.config, command.inputs
-    names = [name, "train_baseline"] if name == "train_autoencoder" and config.baseline else [name]
+    names = [name, *CONTROLS] if name == "train_autoencoder" else [name]
     if command.dry_run:
         print(dry_run(config, given, names))
         return
     for uri in run_stages(config, names, given):
         print(f"artifact: {uri}")
-    following = [s for s in STAGES if s not in ("train_baseline", *names) and STAGES.index(s) > STAGES.index(name)]
+    following = [s.name for s in plan(config, given) if s.name not in (*CONTROLS, *names)]
+    following = [s for s in following if STAGES.index(s) > STAGES.index(name)]
     if following:
         print(f"next: python pipelines/{following[0]}.py with the same configuration")
 
 
 def _prepared(config: Config) -> Config:
     storage.check_access(config.storage)
+    _require_perceptual_weights(config)
     return replace(config, storage=storage.resolve(config.storage))
+
+
+def _require_perceptual_weights(config: Config) -> None:
+    """Raise ConfigError when a file of LPIPS is missing: said now, not after the images are prepared."""
+    for i, phase in enumerate(phases_of(config.autoencoder)):
+        perceptual = phase.losses.perceptual
+        for name in ("vgg", "heads") if perceptual.weight else ():
+            uri = getattr(perceptual, name)
+            if not storage.exists(uri):
+                path = f"autoencoder.phases[{i}]" if config.autoencoder.phases else "autoencoder"
+                raise ConfigError(
+                    f"{path}.losses.perceptual.{name} is {uri}, which does not exist; {PERCEPTUAL_SOURCES[name]}"
+                )
 
 
 def _run(config: Config, stages: Sequence[Stage]) -> tuple[dict[str, float], tracking.TrackerSpec]:
@@ -135,7 +150,7 @@ def _dispatch(config: Config, cluster: Any, stage: Stage, tracker: tracking.Trac
 
     output = {"uri": stage.uri, "fingerprint": stage.fingerprint}
     match stage.name:
-        case "import_autoencoder" | "import_baseline":
+        case "import_autoencoder" | "import_baseline" | "import_random":
             graph, name = autoencoder_spec(config.autoencoder), config.autoencoder.preset
             import_autoencoder(
                 stage.inputs["weights"], graph, uri=stage.uri, fingerprint=stage.fingerprint, preset=name
@@ -145,7 +160,9 @@ def _dispatch(config: Config, cluster: Any, stage: Stage, tracker: tracking.Trac
         case "train_autoencoder":
             train.train_autoencoder(config, cluster, tracker, **stage.inputs, **output)
         case "train_baseline":
-            train.train_autoencoder(config, cluster, tracker, masked=False, **stage.inputs, **output)
+            train.train_autoencoder(config, cluster, tracker, masks="none", **stage.inputs, **output)
+        case "train_random":
+            train.train_autoencoder(config, cluster, tracker, masks="random", **stage.inputs, **output)
         case "cache_latents":
             cache.cache_latents(config, cluster, **stage.inputs, **output)
         case "train_diffusion":

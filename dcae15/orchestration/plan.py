@@ -11,24 +11,38 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from dcae15 import artifacts, storage
-from dcae15.config import Config, fingerprint, prefix_choices, result_fields
+from dcae15.config import (
+    AutoencoderConfig,
+    Config,
+    fingerprint,
+    images_of,
+    mask_kind,
+    phase_fields,
+    phases_of,
+    prefix_choices,
+    result_fields,
+    without_masks,
+)
 from dcae15.data.shards import LATENT_BYTES
 from dcae15.export.importing import is_foreign, weights_digest
 from dcae15.export.loading import foreign_spec
-from dcae15.models.presets import GRAPH_FIELDS, autoencoder_spec
+from dcae15.models.presets import autoencoder_spec
 from dcae15.models.spec import AutoencoderSpec
 
 STAGES = (
     "prepare_images",
     "train_autoencoder",
     "train_baseline",
+    "train_random",
     "cache_latents",
     "train_diffusion",
     "sample",
     "evaluate",
 )
-IMPORTS = {"import_autoencoder": "autoencoder", "import_baseline": "baseline"}
+IMPORTS = {"import_autoencoder": "autoencoder", "import_baseline": "baseline", "import_random": "random"}
 """Stages that a given autoencoder needs before the others when it is foreign, and its role."""
+CONTROLS = ("train_baseline", "train_random")
+"""Stages that the script of train_autoencoder runs, too."""
 
 
 @dataclass(frozen=True)
@@ -63,13 +77,14 @@ def plan(config: Config, given: Mapping[str, str] | None = None) -> list[Stage]:
     Args:
         config: the configuration.
         given: URIs of artifacts to use instead of those that this configuration would make, by role (``images``,
-            ``autoencoder``, ``baseline``, ``latents``, ``denoiser``, ``samples``); their stages are left out. An autoencoder
-            may also be foreign weights (a file or folder); then a stage that imports them comes first.
+            ``autoencoder``, ``baseline``, ``random``, ``latents``, ``denoiser``, ``samples``); their stages are left out. An
+            autoencoder may also be foreign weights (a file or folder); then a stage that imports them comes first.
     """
     planner = _Planner(config, dict(given or {}))
     planner.import_foreign()
     for name in STAGES:
-        getattr(planner, name)()
+        if config.diffusion.enabled or name not in ("cache_latents", "train_diffusion", "sample"):
+            getattr(planner, name)()
     return planner.stages
 
 
@@ -120,32 +135,34 @@ class _Planner:
         self._add("prepare_images", "images", "images", (), fields, source=data.source, images=images, each=size)
 
     def train_autoencoder(self) -> None:
-        self._autoencoder("train_autoencoder", "autoencoder", masked=self.config.autoencoder.prefix.kind != "none")
+        self._autoencoder("train_autoencoder", "autoencoder", self.config.autoencoder)
 
     def train_baseline(self) -> None:
-        if self.config.baseline and self.config.autoencoder.prefix.kind != "none":
-            self._autoencoder("train_baseline", "baseline", masked=False)
+        if self.config.baseline and mask_kind(self.config.autoencoder) != "none":
+            self._autoencoder("train_baseline", "baseline", without_masks(self.config.autoencoder))
 
-    def _autoencoder(self, name: str, role: str, masked: bool) -> None:
-        settings = self.config.autoencoder
-        fields = result_fields(settings)
-        spec = autoencoder_spec(settings)
-        for key in ("preset", *GRAPH_FIELDS):
-            del fields[key]
-        fields["spec"] = spec.to_dict()
-        prefix = fields.pop("prefix")
-        choices = prefix_choices(settings.prefix, spec.latent_channels)
-        if masked:
-            for key in ("first", "step"):
-                del prefix[key]
-            fields["prefix"] = {**prefix, "choices": choices}
-        fields["random_crop_min_area"] = self.config.data.random_crop_min_area
-        fields["seed"] = self.config.seed
-        facts = {
-            "length": f"{settings.training.images:,} images in batches of {settings.training.batch_size}",
-            "prefixes": f"{settings.prefix.kind} {choices}" if masked else "none: all channels in every step",
-            "latent": f"{spec.latent_channels} channels, f{spec.spatial_compression}",
+    def train_random(self) -> None:
+        if self.config.random_control and mask_kind(self.config.autoencoder) == "prefix":
+            self._autoencoder("train_random", "random", without_masks(self.config.autoencoder, "random"))
+
+    def _autoencoder(self, name: str, role: str, settings: AutoencoderConfig) -> None:
+        spec, phases = autoencoder_spec(settings), phases_of(settings)
+        fields = {
+            "spec": spec.to_dict(),
+            "flip": settings.flip,
+            "phases": [phase_fields(phase, spec.latent_channels, self.config.data.resolution) for phase in phases],
+            "random_crop_min_area": self.config.data.random_crop_min_area,
+            "seed": self.config.seed,
         }
+        facts = {"latent": f"{spec.latent_channels} channels, f{spec.spatial_compression}"}
+        for i, phase in enumerate(phases):
+            prefix = f"phase {i + 1}, {phase.name}: " if len(phases) > 1 else ""
+            masks = f"{phase.prefix.kind} {prefix_choices(phase.prefix, spec.latent_channels)}"
+            facts |= {
+                f"{prefix}length": f"{images_of(phase):,} images in batches of {phase.training.batch_size}",
+                f"{prefix}trains": f"{', '.join(phase.parts)} at {phase.resolution or self.config.data.resolution} pixels",
+                f"{prefix}prefixes": masks if phase.prefix.kind != "none" else "none: all channels in every step",
+            }
         self._add(name, "autoencoder", role, ("images",), fields, **facts)
 
     def cache_latents(self) -> None:
@@ -178,8 +195,14 @@ class _Planner:
         self._add("sample", "images", "samples", ("denoiser", "autoencoder"), result_fields(settings), **facts)
 
     def evaluate(self) -> None:
-        reads = ("images", "autoencoder", "baseline", "denoiser", "samples")
+        reads = ("images", "autoencoder", "baseline", "random", "denoiser", "samples")
         fields = {**result_fields(self.config.evaluation), "seed": self.config.seed}
+        perceptual = self.config.autoencoder.losses.perceptual
+        if perceptual.vgg and perceptual.heads:
+            fields["perceptual"] = [
+                perceptual.vgg_sha256 or perceptual.vgg,
+                perceptual.heads_sha256 or perceptual.heads,
+            ]
         facts = {"images": f"{self.config.evaluation.reconstruction_images:,} validation images"}
         self._add("evaluate", "evaluation", "evaluation", reads, fields, **facts)
 

@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from dcae15 import artifacts, storage, tracking
-from dcae15.config import Config, dump, warnings_for
+from dcae15.config import Config, dump, images_of, phases_of, warnings_for
 from dcae15.evaluation.measure import read_pictures
 from dcae15.orchestration.plan import Stage
 from dcae15.report.data import ReportData, StageSummary
@@ -18,7 +18,12 @@ from dcae15.report.figures import pictures
 from dcae15.report.html import render
 from dcae15.training.stages import read_history
 
-HISTORIES = {"train_autoencoder": "autoencoder", "train_baseline": "baseline", "train_diffusion": "diffusion"}
+HISTORIES = {
+    "train_autoencoder": "autoencoder",
+    "train_baseline": "baseline",
+    "train_random": "random",
+    "train_diffusion": "diffusion",
+}
 
 
 def report_uri(config: Config, stages: Sequence[Stage]) -> str:
@@ -77,8 +82,18 @@ def gather(config: Config, stages: Sequence[Stage], seconds: dict[str, float]) -
         grids=grids,
         prefixes=evaluation.prefixes,
         samples=dict(zip(image_set.class_names, shown["samples"], strict=True)),
-        warnings=list(warnings_for(config)),
+        warnings=[*warnings_for(config), *_training_warnings(stages)],
     )
+
+
+def _training_warnings(stages: Sequence[Stage]) -> list[str]:
+    """Return what was noticed while networks trained."""
+    return [
+        f"{stage.name}: {warning}"
+        for stage in stages
+        if stage.name in HISTORIES
+        for warning in artifacts.read_manifest(stage.uri).get("warnings", [])
+    ]
 
 
 def _summary(config: Config, image_set: artifacts.ImageSet) -> str:
@@ -89,8 +104,9 @@ def _summary(config: Config, image_set: artifacts.ImageSet) -> str:
         f"{train:,} training and {val:,} validation images of {len(image_set.class_names)} classes from {source} at "
         f"{image_set.resolution} x {image_set.resolution} pixels"
         + (f" ({rejected} quarantined)" if rejected else "")
-        + f". The autoencoder saw {config.autoencoder.training.images:,} images, "
-        f"the denoiser {config.diffusion.training.images:,} latents; seed {config.seed}."
+        + f". The autoencoder saw {sum(map(images_of, phases_of(config.autoencoder))):,} images"
+        + (f", the denoiser {config.diffusion.training.images:,} latents" if config.diffusion.enabled else "")
+        + f"; seed {config.seed}."
     )
 
 

@@ -101,7 +101,7 @@ def channel_energy(energy: Mapping[str, Sequence[float]]) -> bytes:
 
 def curves(histories: Mapping[str, Rows]) -> bytes:
     """Plot every scalar of the training histories over the images seen, one line per history. Returns PNG bytes."""
-    found = {key for rows in histories.values() for row in rows for key in row} - {"images"}
+    found = {key for rows in histories.values() for row in rows for key in row} - {"images", "phase"}
     keys = [key for key in FIRST_SCALARS if key in found] + sorted(found - set(FIRST_SCALARS))
     panels = []
     for key in keys:

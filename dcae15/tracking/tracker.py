@@ -38,6 +38,9 @@ class Tracker(Protocol):
     def dict(self, values: Mapping[str, Any], path: str) -> None:
         """Store a .json or .yaml file at this path below the run's artifacts."""
 
+    def tags(self, values: Mapping[str, str]) -> None:
+        """Set tags of the run."""
+
     def finish(self, status: Status) -> None:
         """End the run."""
 
@@ -79,6 +82,9 @@ class NullTracker:
     def dict(self, values: Mapping[str, Any], path: str) -> None:
         """Keep nothing."""
 
+    def tags(self, values: Mapping[str, str]) -> None:
+        """Keep nothing."""
+
     def finish(self, status: Status) -> None:
         """Keep nothing."""
 
@@ -117,6 +123,15 @@ class MlflowTracker:
     def dict(self, values: Mapping[str, Any], path: str) -> None:
         """Store a .json or .yaml file at this path below the run's artifacts."""
         self._safely(lambda client: client.log_dict(self._spec.run_id, _redacted(values), path))
+
+    def tags(self, values: Mapping[str, str]) -> None:
+        """Set tags of the run."""
+
+        def write(client: MlflowClient) -> None:
+            for name, value in values.items():
+                client.set_tag(self._spec.run_id, name, redact(value))
+
+        self._safely(write)
 
     def finish(self, status: Status) -> None:
         """End the run."""

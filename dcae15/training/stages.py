@@ -3,27 +3,41 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import torch
 from safetensors.torch import save as to_safetensors
 
 from dcae15 import artifacts, storage
 from dcae15.channels import PrefixChoices
-from dcae15.config import Config, PrefixConfig, TrainingConfig, prefix_choices
-from dcae15.data.loader import image_batches, latent_batches
+from dcae15.config import (
+    Config,
+    PhaseConfig,
+    PrefixConfig,
+    images_of,
+    mask_kind,
+    phases_of,
+    prefix_choices,
+    trained_prefixes,
+    whole_batches,
+    without_masks,
+)
+from dcae15.data.loader import Batch, image_batches, latent_batches
 from dcae15.data.statistics import normalisation
 from dcae15.errors import ConfigError
+from dcae15.losses.perceptual import load_lpips
 from dcae15.models.autoencoder import Autoencoder
+from dcae15.models.discriminator import PatchDiscriminator
 from dcae15.models.dit import DiT, DiTSpec
 from dcae15.models.presets import autoencoder_spec
 from dcae15.runtime import Runtime
 from dcae15.tracking import Tracker
+from dcae15.training import parts
 from dcae15.training.checkpoint import Checkpoints
-from dcae15.training.loop import Row, Trained, TrainState, train
-from dcae15.training.objectives import AutoencoderObjective, DiffusionObjective
+from dcae15.training.loop import Phase, Trained, train
+from dcae15.training.meter import Row
+from dcae15.training.objectives import AutoencoderObjective, CriticObjective, DiffusionObjective, Objective
+from dcae15.training.progress import Progress
 from dcae15.training.randomness import generator
 
 CHECKPOINTS = "checkpoints"
@@ -44,53 +58,92 @@ def choices_of(prefix: PrefixConfig, channels: int) -> PrefixChoices:
 
 
 def train_autoencoder(
-    config: Config, *, images: str, uri: str, fingerprint: str, runtime: Runtime, tracker: Tracker, masked: bool = True
+    config: Config, *, images: str, uri: str, fingerprint: str, runtime: Runtime, tracker: Tracker, masks: str = ""
 ) -> None:
     """Train the autoencoder on the image set at ``images`` and write the artifact to ``uri``.
 
-    With ``masked=False`` it is the baseline: the same graph, data and length without masks.
+    ``masks`` trains a control: the same graph, data, phases and length with another kind of mask, ``none`` (the baseline) or
+    ``random``; empty means as configured.
     """
     image_set = artifacts.ImageSet.open(images)
-    settings = config.autoencoder
+    settings = without_masks(config.autoencoder, masks) if masks else config.autoencoder
     spec = autoencoder_spec(settings)
     if image_set.resolution % spec.spatial_compression:
         raise ConfigError(
             f"images of {image_set.resolution} pixels do not fit an autoencoder that compresses {spec.spatial_compression}-fold; "
             "change data.resolution to a multiple, or the number of stages in autoencoder.encoder_widths"
         )
-    choices = choices_of(settings.prefix, spec.latent_channels)
-    if not masked:
-        choices = PrefixChoices(choices.choices, kind="none")
-    with torch.random.fork_rng(devices=[]):  # torch's layers draw weights of their own first
-        network = Autoencoder(spec, generator(config.seed, "initial weights of the autoencoder", 0))
 
-    def batches(start: int) -> Any:
-        stream = image_batches(
-            image_set,
-            seed=config.seed,
-            batch_size=settings.training.batch_size,
-            start=start,
-            rank=runtime.rank,
-            world=runtime.world,
-            min_area=config.data.random_crop_min_area,
-            flip=settings.flip,
-        )
-        return iter(stream)
+    def make_network() -> Autoencoder:
+        with torch.random.fork_rng(devices=[]):  # torch's layers draw weights of their own first
+            return Autoencoder(spec, generator(config.seed, "initial weights of the autoencoder", 0))
 
-    trained = _run(AutoencoderObjective(network, choices), batches, config, settings.training, uri, runtime, tracker)
+    phases, first = [], 0
+    for i, phase in enumerate(phases_of(settings)):
+        last = first + images_of(phase)
+
+        def objective(network: Autoencoder, i: int = i, phase: PhaseConfig = phase, first: int = first) -> Objective:
+            parts.freeze(network, phase.parts)
+            return _autoencoder_objective(network, phase, config.seed, i, first, runtime)
+
+        def batches(start: int, phase: PhaseConfig = phase) -> Iterator[Batch]:
+            return iter(
+                image_batches(
+                    image_set,
+                    seed=config.seed,
+                    batch_size=phase.training.batch_size,
+                    start=start,
+                    rank=runtime.rank,
+                    world=runtime.world,
+                    min_area=config.data.random_crop_min_area,
+                    flip=settings.flip,
+                    resolution=phase.resolution,
+                )
+            )
+
+        phases.append(Phase(phase.name, phase.training, first, last, objective, batches))
+        first = last
+    trained, warnings = _run(make_network, phases, config.seed, uri, runtime, tracker)
     _finish(
         artifacts.Autoencoder(
             uri,
             fingerprint,
             spec=spec.to_dict(),
             resolution=image_set.resolution,
-            prefix_choices=choices.trained,
-            mask_kind=choices.kind,
+            prefix_choices=tuple(trained_prefixes(settings, spec.latent_channels)),
+            mask_kind=mask_kind(settings),
             images_seen=trained.state.images_seen,
             images=image_set.fingerprint,
+            warnings=warnings,
         ),
         trained,
         runtime,
+    )
+
+
+def _autoencoder_objective(
+    network: Autoencoder, phase: PhaseConfig, seed: int, index: int, first: int, runtime: Runtime
+) -> AutoencoderObjective:
+    losses, adversarial = phase.losses, phase.losses.adversarial
+    critic = None
+    if adversarial.weight:
+        with torch.random.fork_rng(devices=[]):
+            judge = PatchDiscriminator(
+                adversarial.width,
+                adversarial.layers,
+                adversarial.norm,
+                generator(seed, f"initial weights of the discriminator of phase {index}", 0),
+            )
+        critic = CriticObjective(judge, adversarial)
+    return AutoencoderObjective(
+        network,
+        choices_of(phase.prefix, network.spec.latent_channels),
+        losses,
+        load_lpips(losses.perceptual) if losses.perceptual.weight else None,
+        critic,
+        heard_from=first + adversarial.start_images,
+        average=lambda value: runtime.sum(value) / runtime.world,
+        fixed_shapes=phase.training.compile,
     )
 
 
@@ -120,22 +173,29 @@ def train_diffusion(
         mlp_ratio=settings.denoiser.mlp_ratio,
     )
     shift, scale = normalisation(latent_set.statistics, settings.scaling, settings.shift)
-    with torch.random.fork_rng(devices=[]):
-        network = DiT(spec, generator(config.seed, "initial weights of the denoiser", 0), settings.denoiser.label_std)
 
-    def batches(start: int) -> Any:
-        stream = latent_batches(
-            latent_set,
-            seed=config.seed,
-            batch_size=settings.training.batch_size,
-            start=start,
-            rank=runtime.rank,
-            world=runtime.world,
+    def make_network() -> DiT:
+        with torch.random.fork_rng(devices=[]):
+            return DiT(spec, generator(config.seed, "initial weights of the denoiser", 0), settings.denoiser.label_std)
+
+    def objective(network: DiT) -> Objective:
+        return DiffusionObjective(network, choices, settings, shift, scale, null_label=spec.num_classes)
+
+    def batches(start: int) -> Iterator[Batch]:
+        return iter(
+            latent_batches(
+                latent_set,
+                seed=config.seed,
+                batch_size=settings.training.batch_size,
+                start=start,
+                rank=runtime.rank,
+                world=runtime.world,
+            )
         )
-        return iter(stream)
 
-    objective = DiffusionObjective(network, choices, settings, shift, scale, null_label=spec.num_classes)
-    trained = _run(objective, batches, config, settings.training, uri, runtime, tracker)
+    training = settings.training
+    phase = Phase("training", training, 0, whole_batches(training), objective, batches)
+    trained, warnings = _run(make_network, [phase], config.seed, uri, runtime, tracker)
     _finish(
         artifacts.Denoiser(
             uri,
@@ -149,6 +209,7 @@ def train_diffusion(
             images_seen=trained.state.images_seen,
             latent_set=latent_set.fingerprint,
             autoencoder_uri=latent_set.autoencoder_uri,
+            warnings=warnings,
         ),
         trained,
         runtime,
@@ -156,24 +217,32 @@ def train_diffusion(
 
 
 def _run(
-    objective: torch.nn.Module,
-    batches: Callable[[int], Iterator[Any]],
-    config: Config,
-    training: TrainingConfig,
+    make_network: Callable[[], torch.nn.Module],
+    phases: list[Phase],
+    seed: int,
     uri: str,
     runtime: Runtime,
     tracker: Tracker,
-) -> Trained:
-    if training.batch_size % runtime.world:
-        raise ConfigError(
-            f"batch_size {training.batch_size} cannot be shared evenly by {runtime.world} workers; "
-            "change training.batch_size or scaling.num_workers"
+) -> tuple[Trained, tuple[str, ...]]:
+    """Train; return what came out, and what was noticed on the way."""
+    for phase in phases:
+        shares = runtime.world * phase.training.accumulation
+        if phase.training.batch_size % shares:
+            raise ConfigError(
+                f"batch_size {phase.training.batch_size} cannot be shared evenly by {runtime.world} workers"
+                + (f" in {phase.training.accumulation} parts each" if shares > runtime.world else "")
+                + "; change training.batch_size, training.accumulation or scaling.num_workers"
+            )
+    progress = Progress(uri.rstrip("/").rsplit("/", 2)[-2], phases, tracker, runtime.say)
+    keep = max(phase.training.keep_checkpoints for phase in phases)
+    checkpoints = Checkpoints(storage.join(uri, CHECKPOINTS), keep)
+    trained = train(make_network, phases, seed=seed, runtime=runtime, checkpoints=checkpoints, on_log=progress)
+    for name, parameters in trained.unmoved.items():
+        progress.warn(
+            f"phase {name}: {len(parameters)} trainable parameters never changed, such as {parameters[0]}; "
+            "is its learning rate 0?"
         )
-    progress = _Progress(uri.rstrip("/").rsplit("/", 2)[-2], training, tracker, runtime.say)
-    checkpoints = Checkpoints(storage.join(uri, CHECKPOINTS), training.keep_checkpoints)
-    return train(
-        objective, batches, training, seed=config.seed, runtime=runtime, checkpoints=checkpoints, on_log=progress
-    )
+    return trained, tuple(progress.warnings)
 
 
 def _finish(artifact: artifacts.Autoencoder | artifacts.Denoiser, trained: Trained, runtime: Runtime) -> None:
@@ -193,25 +262,3 @@ def read_history(uri: str) -> list[Row]:
     """Return the history rows of a trained artifact."""
     text = storage.read_bytes(storage.join(uri, "history.jsonl")).decode()
     return [json.loads(line) for line in text.splitlines()]
-
-
-class _Progress:
-    """Shows a line and tracks metrics at every row of the history."""
-
-    def __init__(self, stage: str, training: TrainingConfig, tracker: Tracker, say: Callable[[str], None]) -> None:
-        self.stage, self.training, self.tracker, self.say = stage, training, tracker, say
-        self.began = time.perf_counter()
-        self.shown = False
-
-    def __call__(self, row: Row, state: TrainState) -> None:
-        if state.resumed_from and not self.shown:
-            self.say(f"{self.stage}: continues at {state.resumed_from:,} images")
-        self.shown = True
-        done = row["images"] - state.resumed_from
-        left = max(0.0, self.training.images - row["images"])
-        eta = (time.perf_counter() - self.began) / done * left
-        self.say(
-            f"{self.stage}: {row['images']:,.0f}/{self.training.images:,} images  loss {row['loss']:.4f}  "
-            f"{row['images_per_second']:,.0f} images/s  data wait {row['data_wait']:.1%}  ETA {int(eta) // 60}:{int(eta) % 60:02d}",
-        )
-        self.tracker.metrics({name: value for name, value in row.items() if name != "images"}, step=int(row["images"]))

@@ -129,8 +129,7 @@ def test_a_folder_says_its_graph_to_the_plan_and_a_baseline_may_be_foreign_too(t
 
 
 def test_without_foreign_weights_nothing_is_imported(tmp_path):
-    stages = plan(Config(storage=str(tmp_path)))
-    assert [stage.name for stage in stages] == list(STAGES)
+    assert {stage.name for stage in plan(Config(storage=str(tmp_path)))} <= set(STAGES)
 
 
 def test_export_of_foreign_weights_needs_no_stage_before(tmp_path, capsys):

@@ -8,9 +8,10 @@ from safetensors.torch import save, save_file
 from dcae15.errors import ArtifactError, ConfigError, StorageError, WeightsError
 from dcae15.export.foreign_config import official_dotlist
 from dcae15.export.layouts import to_official
-from dcae15.export.loading import load_foreign_autoencoder, read_state_dict
+from dcae15.export.loading import load_foreign_autoencoder
 from dcae15.loading import load_autoencoder
 from dcae15.models.autoencoder import Autoencoder, AutoencoderSpec
+from dcae15.weights import read_state_dict
 from tests.families import FAMILIES, pixels, randomised
 
 SPEC = AutoencoderSpec(4, (4, 8, 16), (0, 1, 1), (4, 8, 16), (0, 1, 2))

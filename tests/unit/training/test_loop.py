@@ -1,120 +1,16 @@
 """The loop on a small autoencoder and a small denoiser: exact resume, any number of workers, guards."""
 
-import dataclasses
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
 from dcae15 import artifacts, storage
-from dcae15.config import Config
-from dcae15.data import shards
 from dcae15.errors import ConfigError, TrainingError
 from dcae15.runtime import LocalRuntime
-from dcae15.tracking import NullTracker
 from dcae15.training import stages
 from dcae15.training.checkpoint import Checkpoints
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-def small_config(**training) -> Config:
-    config = Config(storage="unused")
-    config.data.resolution = 16
-    autoencoder = config.autoencoder
-    autoencoder.latent_channels = 8
-    autoencoder.encoder_widths = autoencoder.decoder_widths = [8, 8, 16]
-    autoencoder.encoder_depths = autoencoder.decoder_depths = [0, 1, 1]
-    config.diffusion.denoiser.depth, config.diffusion.denoiser.width, config.diffusion.denoiser.heads = 2, 32, 2
-    settings = {
-        "images": 160,
-        "batch_size": 16,
-        "warmup_images": 32,
-        "log_images": 32,
-        "checkpoint_images": 48,
-        **training,
-    }
-    autoencoder.training = dataclasses.replace(autoencoder.training, **settings)
-    config.diffusion.training = dataclasses.replace(config.diffusion.training, **settings)
-    return config
-
-
-@pytest.fixture(scope="module")
-def image_set(tmp_path_factory) -> str:
-    root = str(tmp_path_factory.mktemp("images"))
-    generator = np.random.default_rng(0)
-    records = []
-    for shard in range(3):
-        images = [np.repeat(generator.integers(0, 255, (1, 1, 3), np.uint8), 256, 0).tobytes() for _ in range(20)]
-        table = shards.image_table([f"{shard}/{i}" for i in range(20)], [i % 4 for i in range(20)], images, {})
-        records.append(shards.write_shard(root, f"train/{shard}.parquet", table))
-    splits = {"train": artifacts.Split(tuple(r.shard for r in records)), "val": artifacts.Split()}
-    names = ("a", "b", "c", "d")
-    artifacts.ImageSet(root, "images", names, 16, "raw", "center", splits, {}, "test").commit()
-    return root
-
-
-@pytest.fixture(scope="module")
-def latent_set(tmp_path_factory) -> str:
-    root = str(tmp_path_factory.mktemp("latents"))
-    values = torch.randn(60, 8, 4, 4, generator=torch.Generator().manual_seed(1))
-    digests = [bytes(16)] * 60
-    table = shards.latent_table(
-        [str(i) for i in range(60)], [i % 4 for i in range(60)], values, [False] * 60, digests, "float32", {}
-    )
-    record = shards.write_shard(root, "train/0.parquet", table)
-    artifacts.LatentSet(
-        root,
-        "latents",
-        spec=artifacts.LatentSpec(8, 4, 4, 4, (4, 8), "ae"),
-        dtype="float32",
-        statistics=artifacts.Statistics(960, (0.0,) * 8, (1.0,) * 8),
-        splits={"train": artifacts.Split((record.shard,)), "val": artifacts.Split()},
-        class_names=("a", "b", "c", "d"),
-        mirror=False,
-        images="images",
-        autoencoder_uri="nowhere",
-    ).commit()
-    return root
-
-
-class StopError(Exception):
-    """Stands for a kill."""
-
-
-class StoppingTracker(NullTracker):
-    """Stops the run at its n-th row of metrics."""
-
-    def __init__(self, after: int) -> None:
-        self.left = after
-
-    def metrics(self, values, step):
-        self.left -= 1
-        if self.left == 0:
-            raise StopError
-
-
-def run(stage: str, config: Config, source: str, out: str, tracker=None, runtime=None) -> bytes:
-    arguments = {
-        "uri": out,
-        "fingerprint": "x",
-        "runtime": runtime or LocalRuntime(device=torch.device("cpu")),
-        "tracker": tracker or NullTracker(),
-    }
-    if stage == "autoencoder":
-        stages.train_autoencoder(config, images=source, **arguments)
-    else:
-        stages.train_diffusion(config, latents=source, **arguments)
-    return storage.read_bytes(storage.join(out, "weights.safetensors")) + storage.read_bytes(
-        storage.join(out, "weights_raw.safetensors")
-    )
+from tests.unit.training.small import StopError, StoppingTracker, run, small_config
 
 
 @pytest.mark.parametrize("stage", ["autoencoder", "denoiser"])
@@ -193,12 +89,3 @@ def test_an_image_size_that_does_not_fit_names_the_field(tmp_path, image_set):
     config.autoencoder.encoder_depths = config.autoencoder.decoder_depths = [0, 1, 1, 1, 1, 1]
     with pytest.raises(ConfigError, match=r"16 pixels .* 32-fold; change data.resolution"):
         run("autoencoder", config, image_set, str(tmp_path / "k" / "a"))
-
-
-@pytest.mark.parametrize("switch", ["channels_last", "bf16", "compile"])
-def test_switches_agree_with_the_plain_path(tmp_path, image_set, switch):
-    plain, switched = small_config(images=64), small_config(images=64, **{switch: True})
-    run("autoencoder", plain, image_set, str(tmp_path / "k" / "a"))
-    run("autoencoder", switched, image_set, str(tmp_path / "k" / "b"))
-    losses = [[r["loss"] for r in stages.read_history(str(tmp_path / "k" / name))] for name in "ab"]
-    assert losses[1] == pytest.approx(losses[0], rel=2e-2 if switch == "bf16" else 1e-4)

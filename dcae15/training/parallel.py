@@ -1,0 +1,130 @@
+"""Switches of training, applied to a network from outside: recomputed activations, compilation, several workers.
+
+The network's code knows nothing of them, and parameter names stay as they are. Under FSDP2 parameters are shards
+(``DTensor``); `whole` and `put` convert between them and the whole tensors that checkpoints hold.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.distributed.tensor import DTensor, distribute_tensor
+from torch.nn.parallel import DistributedDataParallel
+from torch.utils.checkpoint import checkpoint
+
+from dcae15.config import TrainingConfig
+from dcae15.losses import LossTerms
+from dcae15.models.autoencoder import Autoencoder
+from dcae15.models.dit import DiT
+from dcae15.runtime import Runtime
+
+
+class Step:
+    """Calls an objective with its gradients averaged over all workers.
+
+    Args:
+        objective: holds the network; moved to the runtime's device.
+        config: the switches.
+        runtime: this process among its peers.
+        parallel: ``ddp`` or ``fsdp``, the first for networks that are small.
+    """
+
+    def __init__(self, objective: Any, config: TrainingConfig, runtime: Runtime, parallel: str = "") -> None:
+        parallel = parallel or config.parallel
+        network = objective.network
+        memory_format = torch.channels_last if config.channels_last else torch.preserve_format
+        objective.to(runtime.device, memory_format=memory_format)
+        blocks, roots = _blocks(network), _roots(network)
+        if config.activation_checkpointing:
+            for block in blocks:
+                block.forward = functools.partial(
+                    checkpoint, block.forward, use_reentrant=False, preserve_rng_state=False
+                )
+        if config.compile:
+            for root in roots:
+                root.compile()
+        self.sharded: list[FSDPModule] = []
+        self.call: Any = objective
+        if runtime.world > 1 and parallel == "fsdp":
+            mesh = init_device_mesh(runtime.device.type, (runtime.world,))
+            for module in (*blocks, *roots):
+                fully_shard(module, mesh=mesh)
+            self.sharded = [cast(FSDPModule, root) for root in roots]
+        elif runtime.world > 1:
+            devices = [runtime.device] if runtime.device.type == "cuda" else None
+            self.call = DistributedDataParallel(objective, device_ids=devices, gradient_as_bucket_view=True)
+
+    def __call__(self, *arguments: Any) -> LossTerms:
+        """Return the objective's terms."""
+        return self.call(*arguments)
+
+    @contextmanager
+    def averaging(self, on: bool) -> Iterator[None]:
+        """Average gradients over the workers in the backward passes within, or keep them for a later one."""
+        for root in self.sharded:
+            root.set_requires_gradient_sync(on)
+        if on or not isinstance(self.call, DistributedDataParallel):
+            yield
+        else:
+            with self.call.no_sync():
+                yield
+
+
+def _blocks(network: nn.Module) -> list[nn.Module]:
+    """Return what is computed again, and sharded, as a unit: residual blocks and resizing layers, transformer blocks."""
+    if isinstance(network, Autoencoder):
+        stages = [*network.encoder.down_blocks, *network.decoder.up_blocks]
+        return [block for stage in stages for block in stage.children()]
+    return list(network.blocks) if isinstance(network, DiT) else []
+
+
+def _roots(network: nn.Module) -> list[nn.Module]:
+    """Return the modules whose calls make up a step."""
+    return [network.encoder, network.decoder] if isinstance(network, Autoencoder) else [network]
+
+
+def local(value: Tensor) -> Tensor:
+    """Return this worker's part of a tensor, sharing memory."""
+    return value.to_local() if isinstance(value, DTensor) else value
+
+
+def whole(tree: Any) -> Any:
+    """Return nested containers with every tensor whole and on the CPU; all workers must call this together."""
+    if isinstance(tree, Tensor):
+        value = tree.detach()
+        value = value.full_tensor() if isinstance(value, DTensor) else value
+        return value.to("cpu", copy=True).contiguous()
+    if isinstance(tree, dict):
+        return {key: whole(value) for key, value in tree.items()}
+    return [whole(item) for item in tree] if isinstance(tree, list | tuple) else tree
+
+
+def like(value: Tensor, target: Tensor) -> Tensor:
+    """Return a whole tensor on the device of ``target``, sharded as it is."""
+    value = value.to(device=target.device, dtype=target.dtype)
+    return distribute_tensor(value, target.device_mesh, target.placements) if isinstance(target, DTensor) else value
+
+
+@torch.no_grad()
+def put(values: dict[str, Tensor], into: dict[str, Tensor]) -> None:
+    """Copy whole tensors into tensors of the same names, which may be sharded."""
+    if values.keys() != into.keys():
+        raise KeyError(f"names differ: {sorted(values.keys() ^ into.keys())[:3]}")
+    for name, target in into.items():
+        local(target).copy_(local(like(values[name], target)))
+
+
+def put_optimizer(saved: dict[str, Any], optimizer: torch.optim.Optimizer) -> None:
+    """Load an optimizer's whole state, whatever its parameters are sharded over."""
+    optimizer.load_state_dict(saved)
+    for parameter, state in optimizer.state.items():
+        for name, value in state.items():
+            if isinstance(parameter, DTensor) and isinstance(value, Tensor) and value.shape == parameter.shape:
+                state[name] = like(value, parameter)

@@ -1,0 +1,32 @@
+import pytest
+import torch
+
+from tests.unit.training import small
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="session")
+def image_set(tmp_path_factory) -> str:
+    return small.write_images(str(tmp_path_factory.mktemp("images")), 16)
+
+
+@pytest.fixture(scope="session")
+def larger_images(tmp_path_factory) -> str:
+    return small.write_images(str(tmp_path_factory.mktemp("images")), 32)
+
+
+@pytest.fixture(scope="session")
+def latent_set(tmp_path_factory) -> str:
+    return small.write_latents(str(tmp_path_factory.mktemp("latents")))
+
+
+@pytest.fixture(scope="session")
+def lpips_files(tmp_path_factory) -> tuple[str, str]:
+    return small.write_lpips(tmp_path_factory.mktemp("lpips"))

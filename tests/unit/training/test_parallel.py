@@ -1,0 +1,145 @@
+"""Every switch equals the plain path: workers under DDP and FSDP2, accumulation, recomputed activations, compilation.
+
+Tolerances: in float32 on the CPU the sums of gradients are taken in another order, which AdamW's first steps magnify: weights
+agree to 2e-4 absolutely after 12 steps; losses to 1e-4 relatively. bfloat16: losses to 2e-2.
+"""
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+import torch
+import torch.multiprocessing as multiprocessing
+from safetensors.torch import load_file
+
+from dcae15.config import Config
+from dcae15.runtime import ProcessGroupRuntime
+from dcae15.training import stages
+from tests.unit.training.small import StopError, StoppingTracker, run, small_config, three_phases
+
+WEIGHTS = 2e-4
+LOSSES = 1e-4
+
+
+def with_training(config: Config, **settings) -> Config:
+    """The same run with other switches in every phase."""
+    autoencoder = config.autoencoder
+    phases = [dataclasses.replace(p, training=dataclasses.replace(p.training, **settings)) for p in autoencoder.phases]
+    training = dataclasses.replace(autoencoder.training, **settings)
+    diffusion = dataclasses.replace(
+        config.diffusion, training=dataclasses.replace(config.diffusion.training, **settings)
+    )
+    return dataclasses.replace(
+        config, autoencoder=dataclasses.replace(autoencoder, phases=phases, training=training), diffusion=diffusion
+    )
+
+
+def fixed_weight(config: Config) -> Config:
+    """An adaptive weight is of each part of a batch: with accumulation it is another one."""
+    config.autoencoder.phases[2].losses.adversarial.adaptive = False
+    return config
+
+
+def two_workers(rank: int, folder: str, images: str, latents: str, lpips: tuple[str, str]) -> None:
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
+    runtime = ProcessGroupRuntime(torch.device("cpu"))
+
+    def go(name: str, stage: str, config: Config, tracker=None) -> None:
+        source = latents if stage == "denoiser" else images
+        run(stage, config, source, f"{folder}/k/{name}", runtime=runtime, tracker=tracker)
+
+    phases = three_phases(*lpips)
+    for parallel in ("ddp", "fsdp"):
+        go(f"phases {parallel}", "autoencoder", with_training(phases, parallel=parallel))
+        go(
+            f"phases {parallel} parts",
+            "autoencoder",
+            with_training(
+                fixed_weight(three_phases(*lpips)), parallel=parallel, accumulation=2, activation_checkpointing=True
+            ),
+        )
+        go(f"denoiser {parallel}", "denoiser", with_training(small_config(), parallel=parallel))
+        try:  # both workers stop; one process goes on, see below
+            stopping = with_training(phases, parallel=parallel, checkpoint_images=16)
+            go(f"stopped {parallel}", "autoencoder", stopping, StoppingTracker(5) if rank == 0 else None)
+        except (StopError, RuntimeError):
+            pass
+        torch.distributed.destroy_process_group()
+        torch.distributed.init_process_group(
+            "gloo", init_method=f"file://{folder}/meet-{parallel}", rank=rank, world_size=2
+        )
+    torch.distributed.destroy_process_group()
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory, larger_images, latent_set, lpips_files) -> Path:
+    """Plain runs, and the same on two workers."""
+    folder = tmp_path_factory.mktemp("parallel")
+    torch.set_num_threads(1)
+    run("autoencoder", three_phases(*lpips_files), larger_images, str(folder / "k" / "phases"))
+    run("autoencoder", fixed_weight(three_phases(*lpips_files)), larger_images, str(folder / "k" / "phases parts"))
+    run("denoiser", small_config(), latent_set, str(folder / "k" / "denoiser"))
+    arguments = (str(folder), larger_images, latent_set, lpips_files)
+    multiprocessing.spawn(two_workers, arguments, nprocs=2, join=True)  # pyright: ignore[reportPrivateImportUsage]
+    return folder / "k"
+
+
+def require_equal(plain: Path, other: Path, losses: float = LOSSES, weights: float = WEIGHTS) -> None:
+    ours, theirs = (stages.read_history(str(uri)) for uri in (plain, other))
+    assert [row["images"] for row in theirs] == [row["images"] for row in ours]
+    assert [row["loss"] for row in theirs] == pytest.approx([row["loss"] for row in ours], rel=losses)
+    for file in ("weights.safetensors", "weights_raw.safetensors"):
+        expected, found = load_file(plain / file), load_file(other / file)
+        assert expected.keys() == found.keys()
+        for name, value in expected.items():
+            torch.testing.assert_close(found[name], value, atol=weights, rtol=0, msg=lambda m, n=name: f"{n}: {m}")
+
+
+@pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
+def test_two_workers_train_what_one_trains(results, parallel):
+    require_equal(results / "phases", results / f"phases {parallel}")
+    require_equal(results / "denoiser", results / f"denoiser {parallel}")
+
+
+@pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
+def test_accumulation_and_recomputed_activations_change_nothing_on_two_workers(results, parallel):
+    require_equal(results / "phases parts", results / f"phases {parallel} parts")
+
+
+@pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
+def test_a_run_of_two_workers_is_continued_by_one(results, larger_images, lpips_files, parallel):
+    out = results / f"stopped {parallel}"
+    assert list((out / stages.CHECKPOINTS).glob("*.pt")), "it was stopped with checkpoints"
+    assert not (out / "manifest.json").exists()
+    run("autoencoder", three_phases(*lpips_files), larger_images, str(out))
+    require_equal(results / "phases", out)
+
+
+SWITCHES = {
+    "accumulation": {"accumulation": 4},
+    "activation_checkpointing": {"activation_checkpointing": True},
+    "channels_last": {"channels_last": True},
+    "compile": {"compile": True},
+    "bf16": {"bf16": True},
+}
+
+
+@pytest.mark.parametrize("stage", ["autoencoder", "denoiser"])
+@pytest.mark.parametrize("switch", list(SWITCHES))
+def test_switches_agree_with_the_plain_path(tmp_path, image_set, latent_set, stage, switch):
+    source = latent_set if stage == "denoiser" else image_set
+    run(stage, small_config(images=64), source, str(tmp_path / "k" / "a"))
+    run(stage, small_config(images=64, **SWITCHES[switch]), source, str(tmp_path / "k" / "b"))
+    rough = switch == "bf16"
+    require_equal(tmp_path / "k" / "a", tmp_path / "k" / "b", 2e-2 if rough else LOSSES, 2e-2 if rough else WEIGHTS)
+
+
+@pytest.mark.parametrize("per", ["step", "sample"])
+def test_a_compiled_gan_phase_agrees_with_the_plain_one(tmp_path, larger_images, lpips_files, per):
+    config = three_phases(*lpips_files)
+    config.autoencoder.phases = config.autoencoder.phases[2:]
+    config.autoencoder.phases[0].prefix.per = per
+    run("autoencoder", config, larger_images, str(tmp_path / "k" / "a"))
+    run("autoencoder", with_training(config, compile=True), larger_images, str(tmp_path / "k" / "b"))
+    require_equal(tmp_path / "k" / "a", tmp_path / "k" / "b")

@@ -1,0 +1,160 @@
+"""The three-phase recipe at toy size: what trains, what is frozen, exact resume, controls, guards."""
+
+import dataclasses
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from dcae15 import artifacts, storage
+from dcae15.config import without_masks
+from dcae15.errors import ConfigError, TrainingError
+from dcae15.models.autoencoder import Autoencoder
+from dcae15.models.presets import autoencoder_spec
+from dcae15.training import parts, stages
+from dcae15.training.checkpoint import Checkpoints
+from tests.unit.training.small import StopError, StoppingTracker, run, small_config, three_phases
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory, larger_images, lpips_files) -> tuple[str, bytes]:
+    out = str(tmp_path_factory.mktemp("k") / "a")
+    return out, run("autoencoder", three_phases(*lpips_files), larger_images, out)
+
+
+@pytest.mark.parametrize("stops", [[1], [2], [3], [4], [5], [6], [2, 1, 2, 1]], ids=str)
+def test_a_run_stopped_in_any_phase_ends_with_the_same_bits(tmp_path, larger_images, lpips_files, undisturbed, stops):
+    config, out = three_phases(*lpips_files), str(tmp_path / "k" / "b")
+    for phase in config.autoencoder.phases:
+        phase.training.checkpoint_images = 16
+    for stop in stops:
+        with pytest.raises(StopError):
+            run("autoencoder", config, larger_images, out, StoppingTracker(stop))
+    assert run("autoencoder", config, larger_images, out) == undisturbed[1]
+    rows = stages.read_history(out)
+    assert [row["images"] for row in rows] == [32, 64, 96, 128, 160, 192]
+    assert [row["phase"] for row in rows] == [0, 0, 1, 1, 2, 2]
+
+
+def test_a_run_stopped_between_phases_begins_the_next_one(
+    tmp_path, larger_images, lpips_files, undisturbed, monkeypatch
+):
+    save = Checkpoints.save
+
+    def save_and_stop(self, images_seen, state):
+        save(self, images_seen, state)
+        if "optimizer" not in state and images_seen == 64:
+            raise StopError
+
+    out = str(tmp_path / "k" / "b")
+    with monkeypatch.context() as patch:
+        patch.setattr(Checkpoints, "save", save_and_stop)
+        with pytest.raises(StopError):
+            run("autoencoder", three_phases(*lpips_files), larger_images, out)
+    assert run("autoencoder", three_phases(*lpips_files), larger_images, out) == undisturbed[1]
+
+
+def test_each_phase_logs_its_own_losses(undisturbed):
+    first, last = stages.read_history(undisturbed[0])[0], stages.read_history(undisturbed[0])[-1]
+    assert {"loss", "l1", "lpips", "dead_channels"} <= first.keys()
+    assert "discriminator_loss" not in first
+    assert {"discriminator_loss", "logits_real", "logits_fake", "generator_loss", "adversarial_weight"} <= last.keys()
+    assert last["adversarial_weight"] > 0
+    before = stages.read_history(undisturbed[0])[-2]
+    assert before["adversarial_weight"] == 0, "the discriminator is not heard before start_images"
+
+
+@pytest.mark.parametrize(
+    ("names", "moves"),
+    [
+        (["encoder_head", "decoder_input"], ("encoder.conv_out.", "decoder.conv_in.")),
+        (["decoder_head"], ("decoder.norm_out.", "decoder.conv_out.")),
+        (["decoder_last_stage"], ("decoder.up_blocks.1.",)),
+        (["encoder"], ("encoder.",)),
+        (["decoder.up_blocks.2"], ("decoder.up_blocks.2",)),
+        (["all"], ("",)),
+    ],
+    ids=str,
+)
+def test_exactly_the_named_parts_move(tmp_path, image_set, names, moves):
+    config = small_config(images=48, weight_decay=0.1)
+    config.autoencoder.phases = [
+        dataclasses.replace(
+            stages.PhaseConfig("only", parts=names),
+            training=config.autoencoder.training,
+            prefix=config.autoencoder.prefix,
+        )
+    ]
+    out = tmp_path / "k" / "a"
+    run("autoencoder", config, image_set, str(out))
+    generator = stages.generator(config.seed, "initial weights of the autoencoder", 0)
+    before = Autoencoder(autoencoder_spec(config.autoencoder), generator).state_dict()
+    for file in ("weights", "weights_raw"):
+        after = load_file(out / f"{file}.safetensors")
+        moved = {name for name in before if not torch.equal(before[name], after[name])}
+        assert moved == {name for name in before if name.startswith(moves)}
+    assert artifacts.Autoencoder.open(str(out)).warnings == ()
+
+
+def test_a_frozen_tensor_that_changes_stops_the_run(tmp_path, image_set, monkeypatch):
+    config = small_config(images=32)
+    config.autoencoder.phases = [stages.PhaseConfig("only", parts=["decoder"], training=config.autoencoder.training)]
+    freeze = parts.freeze
+
+    def leaky(network, names):
+        def leak(*_):
+            network.encoder.conv_out.bias.data.add_(1.0)
+
+        freeze(network, names)
+        network.decoder.register_forward_hook(leak)
+
+    monkeypatch.setattr(parts, "freeze", leaky)
+    with pytest.raises(TrainingError, match=r"frozen tensors have changed, such as encoder\.conv_out\.bias"):
+        run("autoencoder", config, image_set, str(tmp_path / "k" / "a"))
+    assert not artifacts.finished(str(tmp_path / "k" / "a"))
+
+
+def test_a_parameter_that_never_moves_is_named(tmp_path, image_set):
+    config = small_config(images=32)
+    config.autoencoder.training.learning_rate = 0.0
+    out = str(tmp_path / "k" / "a")
+    run("autoencoder", config, image_set, out)
+    assert any("trainable parameters never changed" in w for w in artifacts.Autoencoder.open(out).warnings)
+
+
+def test_a_part_that_names_nothing_lists_what_there_is(tmp_path, image_set):
+    config = small_config()
+    config.autoencoder.phases = [
+        stages.PhaseConfig(parts=["decoder.up_blocks.9"], training=config.autoencoder.training)
+    ]
+    with pytest.raises(ConfigError, match=r"'decoder\.up_blocks\.9'.*decoder\.up_blocks\.2"):
+        run("autoencoder", config, image_set, str(tmp_path / "k" / "a"))
+
+
+@pytest.mark.parametrize("masks", ["none", "random"])
+def test_controls_train_the_same_phases_with_other_masks(tmp_path, larger_images, lpips_files, undisturbed, masks):
+    config, out = three_phases(*lpips_files), str(tmp_path / "k" / "b")
+    weights = run("autoencoder", config, larger_images, out, masks=masks)
+    artifact, structured = artifacts.Autoencoder.open(out), artifacts.Autoencoder.open(undisturbed[0])
+    assert weights != undisturbed[1]
+    assert (artifact.mask_kind, artifact.prefix_choices) == (masks, (8,))
+    assert (structured.mask_kind, structured.prefix_choices) == ("prefix", (2, 4, 6, 8))
+    assert artifact.images_seen == structured.images_seen
+    assert [p.prefix.kind for p in without_masks(config.autoencoder, masks).phases] == [masks] * 3
+
+
+def test_a_discriminator_that_explodes_stops_before_the_update(tmp_path, larger_images, lpips_files):
+    config, out = three_phases(*lpips_files, clip_norm=0.0), str(tmp_path / "k" / "a")
+    config.autoencoder.phases[2].losses.adversarial.learning_rate = 1e30
+    with pytest.raises(TrainingError, match="gradient is not finite after"):
+        run("autoencoder", config, larger_images, out)
+    saved = Checkpoints(storage.join(out, stages.CHECKPOINTS)).latest()
+    assert saved is not None
+    assert all(bool(torch.isfinite(v).all()) for v in saved["network"].values())
+
+
+def test_missing_perceptual_weights_are_named(tmp_path, larger_images, lpips_files):
+    config = three_phases(str(tmp_path / "none.pth"), lpips_files[1])
+    with pytest.raises(Exception, match=r"none\.pth") as caught:
+        run("autoencoder", config, larger_images, str(tmp_path / "k" / "a"))
+    assert "vgg" in str(caught.value)
