@@ -110,11 +110,7 @@ def train(
     state = TrainState()
     if saved is not None:
         state = TrainState(
-            saved["images_seen"],
-            saved["phase"],
-            saved["history"],
-            resumed_from=saved["images_seen"],
-            begun=saved["begun"],
+            saved["images_seen"], saved["phase"], saved["history"], resumed_from=saved["images_seen"], begun=saved["begun"]
         )
     stages = _Phases(make_network, seed, runtime, checkpoints, on_log)
     unmoved: dict[str, list[str]] = {}

@@ -26,9 +26,7 @@ def with_training(config: Config, **settings) -> Config:
     autoencoder = config.autoencoder
     phases = [dataclasses.replace(p, training=dataclasses.replace(p.training, **settings)) for p in autoencoder.phases]
     training = dataclasses.replace(autoencoder.training, **settings)
-    diffusion = dataclasses.replace(
-        config.diffusion, training=dataclasses.replace(config.diffusion.training, **settings)
-    )
+    diffusion = dataclasses.replace(config.diffusion, training=dataclasses.replace(config.diffusion.training, **settings))
     return dataclasses.replace(
         config, autoencoder=dataclasses.replace(autoencoder, phases=phases, training=training), diffusion=diffusion
     )
@@ -55,9 +53,7 @@ def two_workers(rank: int, folder: str, images: str, latents: str, lpips: tuple[
         go(
             f"phases {parallel} parts",
             "autoencoder",
-            with_training(
-                fixed_weight(three_phases(*lpips)), parallel=parallel, accumulation=2, activation_checkpointing=True
-            ),
+            with_training(fixed_weight(three_phases(*lpips)), parallel=parallel, accumulation=2, activation_checkpointing=True),
         )
         go(f"denoiser {parallel}", "denoiser", with_training(small_config(), parallel=parallel))
         try:  # both workers stop; one process goes on, see below
@@ -66,9 +62,7 @@ def two_workers(rank: int, folder: str, images: str, latents: str, lpips: tuple[
         except (StopError, RuntimeError):
             pass
         torch.distributed.destroy_process_group()
-        torch.distributed.init_process_group(
-            "gloo", init_method=f"file://{folder}/meet-{parallel}", rank=rank, world_size=2
-        )
+        torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/meet-{parallel}", rank=rank, world_size=2)
     torch.distributed.destroy_process_group()
 
 

@@ -22,7 +22,7 @@ def undisturbed(tmp_path_factory, larger_images, lpips_files) -> tuple[str, byte
     return out, run("autoencoder", three_phases(*lpips_files), larger_images, out)
 
 
-@pytest.mark.parametrize("stops", [[1], [2], [3], [4], [5], [6], [2, 1, 2, 1]], ids=str)
+@pytest.mark.parametrize("stops", [[1], [2], [3], [4], [5], [2, 1, 2]], ids=str)
 def test_a_run_stopped_in_any_phase_ends_with_the_same_bits(tmp_path, larger_images, lpips_files, undisturbed, stops):
     config, out = three_phases(*lpips_files), str(tmp_path / "k" / "b")
     for phase in config.autoencoder.phases:
@@ -32,8 +32,8 @@ def test_a_run_stopped_in_any_phase_ends_with_the_same_bits(tmp_path, larger_ima
             run("autoencoder", config, larger_images, out, StoppingTracker(stop))
     assert run("autoencoder", config, larger_images, out) == undisturbed[1]
     rows = stages.read_history(out)
-    assert [row["images"] for row in rows] == [32, 64, 96, 128, 160, 192]
-    assert [row["phase"] for row in rows] == [0, 0, 1, 1, 2, 2]
+    assert [row["images"] for row in rows] == [32, 64, 96, 128, 160]
+    assert [row["phase"] for row in rows] == [0, 0, 1, 2, 2]
 
 
 def test_a_run_stopped_between_phases_begins_the_next_one(
