@@ -261,23 +261,30 @@ class Denoiser(Artifact):
 
 @dataclass(frozen=True)
 class Evaluation(Artifact):
-    """Measurements of an autoencoder and a denoiser; pictures lie beside the manifest in ``pictures.safetensors``.
+    """Measurements of autoencoders and generated images; pictures lie beside the manifest in ``pictures.safetensors``.
+
+    Arms are the autoencoders that were measured: ``structured``, ``baseline``, ``random``, or other names. What was not
+    measured has no entry. `dcae15.evaluation.arms.ArmMeasures` says what the rows hold.
 
     Attributes:
-        reconstruction: rows per prefix, by arm (``structured``, ``baseline``).
-        structure: rows per prefix, by arm.
-        channel_energy: standard deviation of each latent channel, by arm.
-        generation: numbers of the generated images.
+        reconstruction: rows per prefix, by arm: the quality of what the first channels decode to.
+        structure: rows per prefix, by arm: what the first channels hold.
+        channels: rows per latent channel, by arm: mean, standard deviation, energies in low and high frequencies.
+        summary: numbers of the whole latent, by arm.
+        generation: numbers of the generated images; empty without any.
         protocol: everything that makes the numbers comparable.
-        prefixes: prefix lengths of the rows and pictures.
+        prefixes: prefix lengths of the rows and pictures, by arm; the last is all of its channels.
+        warnings: signs that a training went wrong, one sentence each.
     """
 
     reconstruction: dict[str, list[dict[str, float]]]
     structure: dict[str, list[dict[str, float]]]
-    channel_energy: dict[str, list[float]]
+    channels: dict[str, list[dict[str, float]]]
+    summary: dict[str, dict[str, float]]
     generation: dict[str, float]
     protocol: dict[str, str]
-    prefixes: list[int] = field(default_factory=list)
+    prefixes: dict[str, list[int]]
+    warnings: list[str] = field(default_factory=list)
     KIND: ClassVar[str] = "evaluation"
 
 

@@ -149,3 +149,18 @@ def mean_over_kept(error_BChw: Tensor, kept: Kept) -> Tensor:
 def rows(kept: Kept, start: int, stop: int) -> Kept:
     """Return the part of a draw that belongs to samples ``start`` to ``stop`` of the global batch."""
     return kept if isinstance(kept, int) or len(kept) == 1 else kept[start:stop]
+
+
+def nearest_prefix(prefixes: Sequence[int], share: float) -> int:
+    """Return the prefix nearest to a share of all channels (the longest prefix); the smaller one of two."""
+    return min(sorted(prefixes), key=lambda prefix: abs(prefix - share * max(prefixes)))
+
+
+def landmarks(prefixes: Sequence[int]) -> list[int]:
+    """Return the prefixes that stand for a curve: nearest to an eighth and a quarter of all channels, and all; no repeats."""
+    return sorted({nearest_prefix(prefixes, share) for share in (1 / 8, 1 / 4, 1)})
+
+
+def default_ladder(channels: int) -> list[int]:
+    """Return an eighth, a quarter, a half and all of the channels: prefixes to measure where none were trained."""
+    return sorted({max(1, channels // part) for part in (8, 4, 2, 1)})

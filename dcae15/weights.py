@@ -15,8 +15,13 @@ from dcae15 import storage
 from dcae15.errors import WeightsError
 
 _TORCH_SUFFIXES = (".pt", ".pth")
-SUFFIXES = (".safetensors", *_TORCH_SUFFIXES)
+_SUFFIXES = (".safetensors", *_TORCH_SUFFIXES)
 _TOP_KEYS = ("state_dict", "model_state_dict")
+
+
+def is_weights_file(uri: str) -> bool:
+    """Tell by its name whether a URI is a bare weights file."""
+    return uri.endswith(_SUFFIXES)
 
 
 def read_state_dict(uri: str, ema: float | None = None) -> dict[str, Tensor]:
@@ -59,8 +64,8 @@ def parse_state_dict(data: bytes, uri: str, ema: float | None = None) -> dict[st
 
 
 def _check_suffix(uri: str) -> None:
-    if not uri.endswith(SUFFIXES):
-        raise WeightsError(f"cannot read weights from {uri}: expected a file ending with {', '.join(SUFFIXES)}")
+    if not is_weights_file(uri):
+        raise WeightsError(f"cannot read weights from {uri}: expected a file ending with {', '.join(_SUFFIXES)}")
 
 
 def _named_tensors(value: Any, uri: str, ema: float | None) -> dict[str, Tensor]:

@@ -1,4 +1,4 @@
-"""Measure autoencoders (structured and baseline) and generated images."""
+"""Measure autoencoders (structured, and its controls) and generated images."""
 
 import sys
 from pathlib import Path
@@ -11,6 +11,7 @@ INPUTS = {
     "images": "image set to compare with; default: the one that prepare_images makes",
     "autoencoder": "the structured autoencoder",
     "baseline": "the autoencoder trained without masks",
+    "random": "the autoencoder trained with random masks",
     "denoiser": "the denoiser that generated",
     "samples": "the generated images",
 }

@@ -412,6 +412,25 @@ class EvaluationConfig:
         choices=("train",),
     )
     feature_images: int = option(36_000, "length of the feature network's training", unit="images", least=1)
+    probe_images: int = option(
+        2_000,
+        "training images of the linear probe, which tells how much of the class the first channels give away; 0 leaves it out",
+        unit="images",
+        least=0,
+    )
+    channel_images: int = option(
+        64,
+        "validation images on which each latent channel is left out in turn, to see what it does",
+        unit="images",
+        least=1,
+    )
+    full_channel_gap_db: float = option(
+        1.5,
+        "warn that structure costs too much when the structured autoencoder, with all channels, is further behind the baseline "
+        "than this in PSNR",
+        unit="dB",
+        least=0,
+    )
     neighbours: int = option(3, "k of the precision and recall manifolds", least=1)
     grid_images: int = option(8, "rows of the partial-channel grid", unit="images", affects_result=False, least=1)
 

@@ -61,7 +61,7 @@ class FeatureNetwork(nn.Module):
         Raises:
             DataError: the images have another resolution than those that the network was trained on.
         """
-        return self._run(images_NHWC, batch_size)[0].astype(np.float64)
+        return self.features_and_labels(images_NHWC, batch_size=batch_size)[0]
 
     def predict(self, images_NHWC: np.ndarray, *, batch_size: int = 64) -> np.ndarray:
         """Return the most likely label of each uint8 image, int64 ``N``; always 0 where there is one class.
@@ -69,8 +69,17 @@ class FeatureNetwork(nn.Module):
         Raises:
             DataError: as ``features``.
         """
-        logits = self._run(images_NHWC, batch_size)[1]
-        return logits.argmax(axis=1) if self.num_classes > 1 else np.zeros(len(images_NHWC), dtype=np.int64)
+        return self.features_and_labels(images_NHWC, batch_size=batch_size)[1]
+
+    def features_and_labels(self, images_NHWC: np.ndarray, *, batch_size: int = 64) -> tuple[np.ndarray, np.ndarray]:
+        """Return what ``features`` and ``predict`` return, from one pass.
+
+        Raises:
+            DataError: as ``features``.
+        """
+        features, logits = self._run(images_NHWC, batch_size)
+        labels = logits.argmax(axis=1) if self.num_classes > 1 else np.zeros(len(images_NHWC), dtype=np.int64)
+        return features.astype(np.float64), labels
 
     @torch.no_grad()
     def _run(self, images_NHWC: np.ndarray, batch_size: int) -> tuple[np.ndarray, np.ndarray]:

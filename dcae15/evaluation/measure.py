@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,17 +14,19 @@ from dcae15 import artifacts, storage
 from dcae15.config import Config, fingerprint
 from dcae15.data.loader import load_images
 from dcae15.errors import ConfigError, DataError
+from dcae15.evaluation.arms import ArmMeasures, Probes, measure_arm, prefix_ladders
 from dcae15.evaluation.features import FeatureNetwork, train_features
 from dcae15.evaluation.frechet import FeatureStatistics, frechet_distance
 from dcae15.evaluation.precision_recall import precision_recall
 from dcae15.evaluation.protocol import Protocol
-from dcae15.evaluation.reconstruction import encode_images, partial_reconstructions, reconstruction_row
-from dcae15.evaluation.structure import channel_rows, structure_row
+from dcae15.evaluation.reconstruction import PerceptualDistance
+from dcae15.evaluation.verdict import evaluation_warnings, headline_scalars
 from dcae15.loading import load_autoencoder
+from dcae15.losses.perceptual import load_lpips
+from dcae15.models.autoencoder import Autoencoder
 
 PICTURES = "pictures.safetensors"
 GENERATED = "generated"
-ENCODE_BATCH = 64
 MOST_FEATURE_IMAGES = 50_000
 """The feature network trains on at most the first so many images of the set, which are held in memory."""
 
@@ -32,99 +35,147 @@ def evaluate(
     config: Config,
     *,
     images: str,
-    autoencoders: dict[str, str],
-    denoiser: str,
-    samples: str,
+    autoencoders: Mapping[str, str],
     uri: str,
     fingerprint: str,
+    denoiser: str = "",
+    samples: str = "",
+    perceptual: PerceptualDistance | None = None,
     device: str = "cpu",
     say: Callable[[str], None] = print,
-) -> None:
-    """Measure autoencoders and generated images and write the evaluation to ``uri``.
+) -> dict[str, float]:
+    """Measure autoencoders and, where there are any, generated images; write the evaluation to ``uri``.
 
     Args:
         config: what to measure.
         images: URI of the image set.
-        autoencoders: URIs by arm: ``structured`` and, to compare with, ``baseline``.
-        denoiser: URI of the denoiser; only its settings are noted in the protocol.
-        samples: URI of the generated images.
+        autoencoders: URIs by arm, at least one: ``structured``, ``baseline``, ``random``, or any other name; ours or whatever
+            `dcae15.loading.load_autoencoder` opens.
         uri: where to write.
         fingerprint: what names the result.
+        denoiser: URI of the denoiser that generated; only its settings are noted in the protocol.
+        samples: URI of the generated images; empty leaves generation out.
+        perceptual: LPIPS on ``device``; None loads it where ``autoencoder.losses.perceptual`` names its weights.
         device: where to compute.
-        say: shows progress to the user.
+        say: shows progress and warnings to the user.
+
+    Returns:
+        The headline numbers by name, see `dcae15.evaluation.verdict.headline_scalars`.
+
+    Raises:
+        ConfigError: there is no autoencoder, or one that cannot take images of this size.
+        DataError: there are too few validation images.
     """
+    if not autoencoders:
+        raise ConfigError("there is no autoencoder to evaluate; pass autoencoder=URI")
     image_set = artifacts.ImageSet.open(images)
     settings = config.evaluation
     network = features_of(config, image_set, device, say)
-    real, real_labels = load_images(image_set, "val", settings.reconstruction_images)
-    if len(real) < 2:
-        raise DataError(
-            f"{images} has {len(real)} validation images; measuring needs at least 2: raise data.val_fraction"
-        )
-    prefixes: list[int] = []
-    reconstruction: dict[str, list[dict[str, float]]] = {}
-    structure: dict[str, list[dict[str, float]]] = {}
-    energy: dict[str, list[float]] = {}
-    pictures = {"inputs": torch.from_numpy(real[: settings.grid_images])}
-    reference = _statistics(network, real)
-    for arm, source in autoencoders.items():
-        say(f"evaluate: reconstructions of the {arm} autoencoder")
-        autoencoder = load_autoencoder(source).to(device)
-        channels = autoencoder.spec.latent_channels
-        prefixes = prefixes or list(autoencoder.prefix_choices) or [channels]
-        reconstruction[arm], structure[arm], shown = [], [], []
-        for prefix, decoded in partial_reconstructions(
-            autoencoder, real, [p for p in prefixes if p <= channels], batch_size=ENCODE_BATCH, device=device
-        ):
-            row = reconstruction_row(prefix, real, decoded)
-            row["frechet_distance"] = frechet_distance(reference, _statistics(network, decoded))
-            if network.num_classes == len(image_set.class_names) > 1:
-                row["class_accuracy"] = float((network.predict(decoded) == real_labels).mean())
-            reconstruction[arm].append(row)
-            shares = structure_row(prefix, real, decoded)
-            structure[arm].append(
-                {
-                    "prefix": prefix,
-                    "explained_share": shares["explained_share"],
-                    "low_frequency_share": shares["share_low"],
-                    "high_frequency_share": shares["share_high"],
-                }
-            )
-            shown.append(torch.from_numpy(decoded[: settings.grid_images]))
-        energy[arm] = [
-            r["std"] for r in channel_rows(encode_images(autoencoder, real, batch_size=ENCODE_BATCH, device=device))
-        ]
-        pictures[f"reconstructions.{arm}"] = torch.stack(shown)
-    say("evaluate: generated images")
-    generation, counts, grid = _generation(config, image_set, samples, network, device)
-    pictures["samples"] = grid
-    storage.write_bytes(storage.join(uri, PICTURES), to_safetensors(pictures))
-    protocol = Protocol(
-        count=counts[0],
-        reference_count=counts[1],
-        reference_digest=f"val of {image_set.fingerprint}",
-        extractor="classifier trained on this image set (64 features)",
-        extractor_digest=network.digest,
-        resize="none",
-        solver=config.sampling.solver,
-        steps=config.sampling.steps,
-        guidance=config.sampling.guidance,
-        guidance_start=config.sampling.guidance_start,
-        guidance_end=config.sampling.guidance_end,
-        prefix=config.sampling.prefix or artifacts.Denoiser.open(denoiser).latents.channels,
-        seed=config.sampling.seed,
-        ema_decay=config.diffusion.training.ema_decay,
+    probes = _probes(config, image_set, network)
+    perceptual = perceptual or _lpips(config, device)
+    codecs = {arm: _load(arm, source, image_set) for arm, source in autoencoders.items()}
+    ladders = prefix_ladders(
+        {arm: codec.prefix_choices for arm, codec in codecs.items()},
+        {arm: codec.spec.latent_channels for arm, codec in codecs.items()},
     )
-    artifacts.Evaluation(
+    measured: dict[str, ArmMeasures] = {}
+    for arm in list(codecs):
+        say(f"evaluate: reconstructions and channels of the {arm} autoencoder")
+        codec = codecs.pop(arm).to(device)
+        measured[arm] = measure_arm(codec, ladders[arm], probes, settings, perceptual=perceptual, device=device)
+    pictures = {"inputs": torch.from_numpy(probes.images[: settings.grid_images])}
+    for arm, found in measured.items():
+        pictures[f"reconstructions.{arm}"] = torch.from_numpy(found.reconstructions)
+        if found.channel_means is not None:
+            pictures[f"channel_means.{arm}"] = torch.from_numpy(found.channel_means)
+    compared = {
+        "reference_count": len(probes.images),
+        "reference_digest": f"val of {image_set.fingerprint}",
+        "extractor": "classifier trained on this image set (64 features)",
+        "extractor_digest": network.digest,
+        "resize": "none",
+    }
+    generation: dict[str, float] = {}
+    if samples:
+        say("evaluate: generated images")
+        generation, counts, pictures["samples"] = _generation(config, image_set, samples, network, device)
+        compared = _protocol(config, denoiser, {**compared, "count": counts[0], "reference_count": counts[1]}).to_dict()
+    storage.write_bytes(storage.join(uri, PICTURES), to_safetensors(pictures))
+    evaluation = artifacts.Evaluation(
         uri,
         fingerprint,
-        reconstruction=reconstruction,
-        structure=structure,
-        channel_energy=energy,
+        reconstruction={arm: found.reconstruction for arm, found in measured.items()},
+        structure={arm: found.structure for arm, found in measured.items()},
+        channels={arm: found.channels for arm, found in measured.items()},
+        summary={arm: found.summary for arm, found in measured.items()},
         generation=generation,
-        protocol={name: str(value) for name, value in protocol.to_dict().items()},
-        prefixes=prefixes,
-    ).commit()
+        protocol={name: str(value) for name, value in compared.items()},
+        prefixes=ladders,
+        warnings=evaluation_warnings(
+            {arm: found.reconstruction for arm, found in measured.items()},
+            {arm: found.channels for arm, found in measured.items()},
+            full_channel_gap_db=settings.full_channel_gap_db,
+        ),
+    )
+    evaluation.commit()
+    for warning in evaluation.warnings:
+        say(f"evaluate: warning: {warning}")
+    return headline_scalars(evaluation.reconstruction, evaluation.structure, evaluation.summary, generation)
+
+
+def _probes(config: Config, image_set: artifacts.ImageSet, network: FeatureNetwork) -> Probes:
+    """Load the images that every arm is measured on."""
+    settings = config.evaluation
+    real, labels = load_images(image_set, "val", settings.reconstruction_images)
+    if len(real) < 2:
+        raise DataError(
+            f"{image_set.uri} has {len(real)} validation images; measuring needs at least 2: raise data.val_fraction"
+        )
+    train, train_labels = load_images(image_set, "train", settings.probe_images) if settings.probe_images else ([], [])
+    return Probes(
+        images=real,
+        labels=labels,
+        train_images=np.asarray(train),
+        train_labels=np.asarray(train_labels),
+        num_classes=len(image_set.class_names),
+        network=network,
+        reference=_statistics(network, real),
+    )
+
+
+def _load(arm: str, source: str, image_set: artifacts.ImageSet) -> Autoencoder:
+    autoencoder = load_autoencoder(source)
+    factor = autoencoder.spec.spatial_compression
+    if image_set.resolution % factor:
+        raise ConfigError(
+            f"the {arm} autoencoder {source} compresses by {factor}, which does not divide the images of "
+            f"{image_set.resolution} pixels of {image_set.uri}; prepare images of another data.resolution"
+        )
+    return autoencoder
+
+
+def _lpips(config: Config, device: str) -> PerceptualDistance | None:
+    """Return LPIPS where both of its weight files are configured."""
+    perceptual = config.autoencoder.losses.perceptual
+    if not (perceptual.vgg and perceptual.heads):
+        return None
+    return load_lpips(perceptual, "autoencoder.losses.perceptual").to(device)
+
+
+def _protocol(config: Config, denoiser: str, compared: Mapping[str, Any]) -> Protocol:
+    """Return the protocol of the generated images; its prefix is 0 where neither the config nor a denoiser says it."""
+    sampling = config.sampling
+    return Protocol(
+        **compared,
+        solver=sampling.solver,
+        steps=sampling.steps,
+        guidance=sampling.guidance,
+        guidance_start=sampling.guidance_start,
+        guidance_end=sampling.guidance_end,
+        prefix=sampling.prefix or (artifacts.Denoiser.open(denoiser).latents.channels if denoiser else 0),
+        seed=sampling.seed,
+        ema_decay=config.diffusion.training.ema_decay,
+    )
 
 
 def features_of(
@@ -153,7 +204,8 @@ def features_of(
 def read_pictures(uri: str) -> dict[str, np.ndarray]:
     """Return the uint8 pictures of an evaluation.
 
-    They are ``inputs`` (N, H, W, 3), ``reconstructions.<arm>`` (P, N, H, W, 3) and ``samples`` (classes, K, H, W, 3).
+    They are ``inputs`` (N, H, W, 3), ``reconstructions.<arm>`` (P, N, H, W, 3), ``channel_means.<arm>`` (P, N, h, w) where
+    latents have several places, and ``samples`` (classes, K, H, W, 3) where images were generated.
     """
     tensors = from_safetensors(storage.read_bytes(storage.join(uri, PICTURES)))
     return {name: value.numpy() for name, value in tensors.items()}

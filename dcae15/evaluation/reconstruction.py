@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -30,6 +30,10 @@ class LatentCodec(Protocol):
     def decode(self, latents_Bchw: Tensor) -> Tensor:
         """Return pixels of latents that hold all channels or the first few."""
         ...
+
+
+PerceptualDistance = Callable[[Tensor, Tensor], Tensor]
+"""Pixels ``B C H W`` in [-1, 1], twice, to a distance ``B``; `dcae15.losses.perceptual.load_lpips` returns one."""
 
 
 def psnr(a_NHWC: np.ndarray, b_NHWC: np.ndarray) -> np.ndarray:
@@ -129,12 +133,29 @@ def partial_reconstructions(
         DataError: the decoder returned pixels that are not finite.
     """
     latents = encode_images(autoencoder, images_NHWC, batch_size=batch_size, device=device)
-    channels = latents.shape[1]
+    yield from decoded_prefixes(autoencoder, latents, prefixes, batch_size=batch_size, device=device)
+
+
+def decoded_prefixes(
+    autoencoder: LatentCodec,
+    latents_Nchw: Tensor,
+    prefixes: Sequence[int],
+    *,
+    batch_size: int = 64,
+    device: torch.device | str = "cpu",
+) -> Iterator[tuple[int, np.ndarray]]:
+    """Yield what `partial_reconstructions` yields, from latents that are there already.
+
+    Raises:
+        ConfigError: as `partial_reconstructions`.
+        DataError: as `partial_reconstructions`.
+    """
+    channels = latents_Nchw.shape[1]
     for prefix in prefixes:
         if not 1 <= prefix <= channels:
             raise ConfigError(f"prefix {prefix} of a latent with {channels} channels; choose from 1 to {channels}")
     for prefix in prefixes:
-        yield prefix, decode_latents(autoencoder, latents[:, :prefix], batch_size=batch_size, device=device)
+        yield prefix, decode_latents(autoencoder, latents_Nchw[:, :prefix], batch_size=batch_size, device=device)
 
 
 def reconstruction_row(prefix: int, images_NHWC: np.ndarray, reconstructions_NHWC: np.ndarray) -> dict[str, float]:
@@ -148,6 +169,35 @@ def reconstruction_row(prefix: int, images_NHWC: np.ndarray, reconstructions_NHW
         "psnr": float(psnr(images_NHWC, reconstructions_NHWC).mean()),
         "ssim": float(ssim(images_NHWC, reconstructions_NHWC).mean()),
     }
+
+
+def lpips(
+    module: PerceptualDistance,
+    a_NHWC: np.ndarray,
+    b_NHWC: np.ndarray,
+    *,
+    batch_size: int = 64,
+    device: torch.device | str = "cpu",
+) -> np.ndarray:
+    """Return the learned perceptual distance of each image, float64, at least 0 and 0 for equal ones (Zhang et al. 2018).
+
+    Args:
+        module: the distance, on ``device``: two sets of pixels ``B C H W`` in [-1, 1] to ``B`` numbers.
+        a_NHWC: uint8 images.
+        b_NHWC: uint8 images of the same shape.
+        batch_size: pairs compared at once.
+        device: where to compute.
+
+    Raises:
+        DataError: as ``psnr``.
+    """
+    _check_pair(a_NHWC, b_NHWC)
+    values = []
+    with torch.no_grad():
+        for start in range(0, len(a_NHWC), batch_size):
+            pair = (to_pixels(images[start : start + batch_size], device) for images in (a_NHWC, b_NHWC))
+            values.append(module(*pair).flatten().double().cpu().numpy())
+    return np.concatenate(values) if values else np.zeros(0)
 
 
 def _check_pair(a: np.ndarray, b: np.ndarray) -> None:

@@ -5,13 +5,12 @@ The definitions are this project's own; the paper shows the effect in pictures o
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 import torch
 from torch import Tensor
 
 from dcae15.errors import DataError
+from dcae15.evaluation.spectrum import band_energies
 
 LOW_PASS_CYCLES_PER_PIXEL = 1 / 8
 
@@ -52,54 +51,25 @@ def structure_row(
             f"images of shape {images_NHWC.shape} and reconstructions of shape {reconstructions_NHWC.shape}; "
             "pass two sets of one shape (N, H, W, C)"
         )
-    height, width = images_NHWC.shape[1:3]
-    rows, columns = _cosines(height), _cosines(width)
-    low_HW = _frequencies(height)[:, None] ** 2 + _frequencies(width)[None, :] ** 2 < cutoff**2
     mean_image = images_NHWC.mean(axis=0, dtype=np.float64)
 
-    def spectrum(differences_NHWC: np.ndarray) -> Tensor:
-        coefficients = torch.einsum("uh,nhwc,vw->nuvc", rows, torch.from_numpy(differences_NHWC), columns)
-        return coefficients.square().sum(dim=(0, 3))
+    def bands(differences_NHWC: np.ndarray) -> Tensor:
+        """Return the energies of the low and the high band, summed over images and colours."""
+        maps = torch.from_numpy(np.ascontiguousarray(differences_NHWC.transpose(0, 3, 1, 2))).flatten(0, 1)
+        return torch.stack([energy.sum() for energy in band_energies(maps, cutoff)])
 
-    error_HW, energy_HW = torch.zeros(2, height, width, dtype=torch.float64)
+    error, energy = torch.zeros(2, 2, dtype=torch.float64)
     for start in range(0, len(images_NHWC), batch_size):
         images = images_NHWC[start : start + batch_size].astype(np.float64)
-        error_HW += spectrum(images - reconstructions_NHWC[start : start + batch_size])
-        energy_HW += spectrum(images - mean_image)
-    total = energy_HW.sum().item()
+        error += bands(images - reconstructions_NHWC[start : start + batch_size])
+        energy += bands(images - mean_image)
+    total = energy.sum().item()
     if total <= 0:
         raise DataError(f"all {len(images_NHWC)} images are alike; shares need images that differ")
-
-    def share(band_HW: Tensor) -> float:
-        energy = energy_HW[band_HW].sum().item()
-        return 1.0 - error_HW[band_HW].sum().item() / energy if energy > 1e-9 * total else 0.0
-
+    low, high = (1 - e / t if t > 1e-9 * total else 0.0 for e, t in zip(error.tolist(), energy.tolist(), strict=True))
     return {
         "prefix": prefix,
-        "explained_share": share(torch.ones_like(low_HW)),
-        "share_low": share(low_HW),
-        "share_high": share(~low_HW),
+        "explained_share": 1 - error.sum().item() / total,
+        "share_low": low,
+        "share_high": high,
     }
-
-
-def channel_rows(latents_NChw: Tensor) -> list[dict[str, float]]:
-    """Return ``{channel, mean, std}`` of each channel over images and places; structured latents fall off in std."""
-    values_CN = latents_NChw.to(torch.float64).transpose(0, 1).flatten(1)
-    means, stds = values_CN.mean(dim=1).tolist(), values_CN.std(dim=1, correction=0).tolist()
-    return [
-        {"channel": channel, "mean": mean, "std": std}
-        for channel, (mean, std) in enumerate(zip(means, stds, strict=True))
-    ]
-
-
-def _frequencies(n: int) -> Tensor:
-    """Return the frequency of each cosine in cycles per pixel."""
-    return torch.arange(n, dtype=torch.float64) / (2 * n)
-
-
-def _cosines(n: int) -> Tensor:
-    """Return the orthonormal cosine basis (DCT-II), one cosine per row: it preserves energy."""
-    places = torch.arange(n, dtype=torch.float64) + 0.5
-    basis = torch.cos(2 * math.pi * _frequencies(n)[:, None] * places) * math.sqrt(2 / n)
-    basis[0] /= math.sqrt(2)
-    return basis

@@ -8,9 +8,10 @@ from typing import Any
 from safetensors.torch import save as to_safetensors
 
 from dcae15 import artifacts, storage
-from dcae15.export.loading import foreign_config, foreign_weights, is_weights_file, load_foreign_autoencoder
+from dcae15.export.loading import foreign_config, foreign_weights, load_foreign_autoencoder
 from dcae15.models.presets import PRESETS, SCALING_FACTORS, published_name
 from dcae15.models.spec import AutoencoderSpec
+from dcae15.weights import is_weights_file
 
 UNKNOWN = "unknown"
 """``mask_kind`` of an imported autoencoder: nobody wrote into its weights how it was trained."""

@@ -9,14 +9,9 @@ from dcae15.errors import ConfigError, StorageError, WeightsError
 from dcae15.export.foreign_config import spec_from_config, spec_from_official
 from dcae15.export.layouts import build, detect_layout, from_official
 from dcae15.models.autoencoder import Autoencoder, AutoencoderSpec
-from dcae15.weights import SUFFIXES, read_state_dict
+from dcae15.weights import is_weights_file, read_state_dict
 
 _FOLDER_FILES = ("diffusion_pytorch_model.safetensors", "model.safetensors")
-
-
-def is_weights_file(uri: str) -> bool:
-    """Tell by its name whether a URI is a bare weights file."""
-    return uri.endswith(SUFFIXES)
 
 
 def foreign_weights(uri: str) -> str:

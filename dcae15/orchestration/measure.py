@@ -8,24 +8,33 @@ import ray
 import torch
 from ray.exceptions import RayTaskError
 
+from dcae15 import tracking
 from dcae15.config import Config
 from dcae15.evaluation.measure import evaluate as measure
 from dcae15.orchestration.cluster import Cluster, user_error
 from dcae15.orchestration.console import Say, console
 
+ARMS = {"autoencoder": "structured", "baseline": "baseline", "random": "random"}
+"""Roles of autoencoders among a stage's inputs, and the names of their arms in measurements and reports."""
 
-def evaluate(config: Config, cluster: Cluster, inputs: dict[str, str], *, uri: str, fingerprint: str) -> None:
-    """Run `dcae15.evaluation.measure.evaluate` in one task with all CPUs of a node, or a GPU."""
+
+def evaluate(
+    config: Config,
+    cluster: Cluster,
+    tracker: tracking.TrackerSpec,
+    inputs: dict[str, str],
+    *,
+    uri: str,
+    fingerprint: str,
+) -> None:
+    """Run `dcae15.evaluation.measure.evaluate` in one task with all CPUs of a node, or a GPU; track its headline numbers."""
     gpu = cluster.uses_gpu(config.scaling)
-    arms = {"structured": inputs["autoencoder"]}
-    if "baseline" in inputs:
-        arms["baseline"] = inputs["baseline"]
     cpus = 1 if gpu or not cluster.local else cluster.cpus
     arguments = {
         "images": inputs["images"],
-        "autoencoders": arms,
-        "denoiser": inputs["denoiser"],
-        "samples": inputs["samples"],
+        "autoencoders": {arm: inputs[role] for role, arm in ARMS.items() if role in inputs},
+        "denoiser": inputs.get("denoiser", ""),
+        "samples": inputs.get("samples", ""),
         "uri": uri,
         "fingerprint": fingerprint,
         "device": "cuda" if gpu else "cpu",
@@ -33,14 +42,15 @@ def evaluate(config: Config, cluster: Cluster, inputs: dict[str, str], *, uri: s
     task = ray.remote(num_cpus=cpus, num_gpus=1 if gpu else 0, max_retries=3)(_task)
     try:
         with console() as say:
-            ray.get(task.remote(config, arguments, cpus, say))
+            scalars = ray.get(task.remote(config, arguments, cpus, say))
     except RayTaskError as error:
         known = user_error(error)
         if known is None:
             raise
         raise known from None
+    tracking.open_tracker(tracker).metrics(scalars, step=0)
 
 
-def _task(config: Config, arguments: dict[str, Any], threads: int, say: Say) -> None:
+def _task(config: Config, arguments: dict[str, Any], threads: int, say: Say) -> dict[str, float]:
     torch.set_num_threads(threads)
-    measure(config, say=say, **arguments)
+    return measure(config, say=say, **arguments)

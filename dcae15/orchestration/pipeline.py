@@ -170,7 +170,7 @@ def _dispatch(config: Config, cluster: Any, stage: Stage, tracker: tracking.Trac
         case "sample":
             sample.sample(config, cluster, **stage.inputs, **output)
         case "evaluate":
-            measure.evaluate(config, cluster, stage.inputs, **output)
+            measure.evaluate(config, cluster, tracker, stage.inputs, **output)
 
 
 def _announce(stage: Stage, what: str) -> None:

@@ -156,13 +156,16 @@ class _Planner:
         }
         facts = {"latent": f"{spec.latent_channels} channels, f{spec.spatial_compression}"}
         for i, phase in enumerate(phases):
-            prefix = f"phase {i + 1}, {phase.name}: " if len(phases) > 1 else ""
-            masks = f"{phase.prefix.kind} {prefix_choices(phase.prefix, spec.latent_channels)}"
-            facts |= {
-                f"{prefix}length": f"{images_of(phase):,} images in batches of {phase.training.batch_size}",
-                f"{prefix}trains": f"{', '.join(phase.parts)} at {phase.resolution or self.config.data.resolution} pixels",
-                f"{prefix}prefixes": masks if phase.prefix.kind != "none" else "none: all channels in every step",
-            }
+            masks = f"{phase.prefix.kind} masks {prefix_choices(phase.prefix, spec.latent_channels)}"
+            facts[f"phase {i + 1}"] = "; ".join(
+                [
+                    *([phase.name] if len(phases) > 1 else []),
+                    f"{images_of(phase):,} images in batches of {phase.training.batch_size}",
+                    f"{phase.resolution or self.config.data.resolution} pixels",
+                    f"trains {', '.join(phase.parts)}",
+                    masks if phase.prefix.kind != "none" else "no masks",
+                ]
+            )
         self._add(name, "autoencoder", role, ("images",), fields, **facts)
 
     def cache_latents(self) -> None:

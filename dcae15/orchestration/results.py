@@ -13,7 +13,7 @@ from dcae15 import artifacts, storage, tracking
 from dcae15.config import Config, dump, images_of, phases_of, warnings_for
 from dcae15.evaluation.measure import read_pictures
 from dcae15.orchestration.plan import Stage
-from dcae15.report.data import ReportData, StageSummary
+from dcae15.report.data import ReportData, StageSummary, in_order
 from dcae15.report.figures import pictures
 from dcae15.report.html import render
 from dcae15.training.stages import read_history
@@ -65,6 +65,11 @@ def gather(config: Config, stages: Sequence[Stage], seconds: dict[str, float]) -
         for name, value in shown.items()
         if name.startswith("reconstructions.")
     }
+    means = {
+        name.split(".", 1)[1]: (shown["inputs"], value)
+        for name, value in shown.items()
+        if name.startswith("channel_means.")
+    }
     image_set = artifacts.ImageSet.open(stages[-1].inputs["images"])
     return ReportData(
         title=f"DC-AE 1.5: {config.name}",
@@ -74,15 +79,17 @@ def gather(config: Config, stages: Sequence[Stage], seconds: dict[str, float]) -
         environment=artifacts.environment(),
         stages=[_stage_summary(stage, seconds) for stage in stages],
         histories={role: read_history(uris[name]) for name, role in HISTORIES.items() if name in uris},
-        reconstruction=evaluation.reconstruction,
-        structure=evaluation.structure,
-        channel_energy=evaluation.channel_energy,
+        reconstruction=in_order(evaluation.reconstruction),
+        structure=in_order(evaluation.structure),
+        channels=in_order(evaluation.channels),
+        arm_summary=in_order(evaluation.summary),
         generation=evaluation.generation,
         protocol=evaluation.protocol,
-        grids=grids,
+        grids=in_order(grids),
         prefixes=evaluation.prefixes,
-        samples=dict(zip(image_set.class_names, shown["samples"], strict=True)),
-        warnings=[*warnings_for(config), *_training_warnings(stages)],
+        channel_means=in_order(means),
+        samples=dict(zip(image_set.class_names, shown["samples"], strict=True)) if "samples" in shown else {},
+        warnings=[*warnings_for(config), *_training_warnings(stages), *evaluation.warnings],
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from dcae15.channels import nearest_prefix
 from dcae15.report.data import ReportData, Rows
 from dcae15.report.measures import MEASURES, NOT_MEASURED, Measure, measured, number
 
@@ -26,18 +27,13 @@ class Headline:
     sentences: list[str]
 
 
-def short_prefix(prefixes: list[int]) -> int:
-    """Return the prefix nearest to an eighth of all channels (the last prefix); the smaller one of two."""
-    return min(sorted(prefixes), key=lambda prefix: abs(prefix - prefixes[-1] / 8))
-
-
 def compare(measure: Measure, ours: float, baseline: float) -> tuple[str, str]:
     """Say how the structured arm stands against the baseline.
 
     Returns:
-        Words such as '5.00 dB better', and the tone: 'better', 'worse' or '' (equal, or not measured).
+        Words such as '5.00 dB better', and the tone: 'better', 'worse' or '' (equal, not measured, or no direction is better).
     """
-    if not (measured(ours) and measured(baseline)):
+    if not (measured(ours) and measured(baseline)) or measure.higher_is_better is None:
         return "", ""
     gap = abs(ours - baseline)
     if gap <= measure.noise:
@@ -53,11 +49,14 @@ def headline(data: ReportData) -> Headline:
     sentences: list[str] = []
     if ours:
         prefixes = sorted(int(row["prefix"]) for row in ours)
-        short, full = short_prefix(prefixes), prefixes[-1]
+        short, full = nearest_prefix(prefixes, 1 / 8), prefixes[-1]
         if short != full:
             where = f"the first {short} of {full} channels"
             tiles += _tiles(f"from {where}", ours, baseline, short, ("psnr", "class_accuracy"))
             sentences += _sentence(f"From {where}", ours, baseline, short)
+            control = data.reconstruction.get("random", [])
+            if measured(_at(control, short, "psnr")):
+                sentences += _sentence(f"From {where}", ours, control, short, "the control with random masks")
         tiles += _tiles(f"with all {full} channels", ours, baseline, full, ("psnr",))
         sentences += _sentence(f"With all {full} channels", ours, baseline, full)
         sentences.append(
@@ -111,22 +110,22 @@ def _tiles(where: str, ours: Rows, baseline: Rows, prefix: int, keys: tuple[str,
     return tiles
 
 
-def _sentence(where: str, ours: Rows, baseline: Rows, prefix: int) -> list[str]:
+def _sentence(where: str, ours: Rows, other: Rows, prefix: int, named: str = "the baseline") -> list[str]:
     psnr, accuracy = MEASURES["psnr"], MEASURES["class_accuracy"]
-    values = [_at(rows, prefix, "psnr") for rows in (ours, baseline)]
+    values = [_at(rows, prefix, "psnr") for rows in (ours, other)]
     if not measured(values[0]):
         return []
-    ours_dB, baseline_dB = (number(value, psnr.digits, psnr.unit) for value in values)
+    ours_dB, other_dB = (number(value, psnr.digits, psnr.unit) for value in values)
     words, tone = compare(psnr, *values)
     if tone:
-        text = f"{where} the structured autoencoder reconstructs {words} than the baseline"
-        text += f" ({ours_dB} against {baseline_dB} PSNR)"
+        text = f"{where} the structured autoencoder reconstructs {words} than {named}"
+        text += f" ({ours_dB} against {other_dB} PSNR)"
     elif words:
-        text = f"{where} the structured autoencoder and the baseline reconstruct about equally well"
-        text += f" ({ours_dB} and {baseline_dB} PSNR)"
+        text = f"{where} the structured autoencoder and {named} reconstruct about equally well"
+        text += f" ({ours_dB} and {other_dB} PSNR)"
     else:
         text = f"{where} the structured autoencoder reaches {ours_dB} PSNR"
-    shares = [_at(rows, prefix, "class_accuracy") for rows in (ours, baseline)]
+    shares = [_at(rows, prefix, "class_accuracy") for rows in (ours, other)]
     if compare(accuracy, *shares)[0]:
         text += f"; class accuracy is {number(shares[0], accuracy.digits)} against {number(shares[1], accuracy.digits)}"
     return [text + "."]

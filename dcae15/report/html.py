@@ -12,10 +12,12 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from PIL import Image
 
-from dcae15.report.data import ReportData, Rows
-from dcae15.report.figures import colour, pictures
-from dcae15.report.headline import compare, headline, references
-from dcae15.report.measures import MEASURES, Measure, duration, measured, number
+from dcae15.report.data import ReportData
+from dcae15.report.figures import pictures
+from dcae15.report.headline import headline, references
+from dcae15.report.measures import MEASURES, RECONSTRUCTION, STRUCTURE, duration, number
+from dcae15.report.plots import colour
+from dcae15.report.tables import by_prefix, measure_of, overview
 
 LINKABLE = frozenset({"file", "s3", "gs", "gcs", "abfs", "abfss", "az", "hdfs", "http", "https"})
 LARGEST_PNG = 300_000  # bytes; larger pictures (photographs) are embedded as WebP, which keeps the page mailable
@@ -39,18 +41,24 @@ def render(data: ReportData) -> str:
     )
     environment.filters.update(duration=duration, link=link)
     embedded = {name: _data_uri(png) for name, png in pictures(data).items()}
-    start = "partial_channels_"
     return environment.get_template("report.html.j2").render(
         data=data,
         headline=headline(data),
         pictures=embedded,
-        grids={name.removeprefix(start): uri for name, uri in embedded.items() if name.startswith(start)},
+        grids=_of_arms(embedded, "partial_channels_"),
+        channel_means=_of_arms(embedded, "channel_means_"),
         colour=colour,
         measures=MEASURES,
-        reconstruction=_by_prefix(data.reconstruction, ("psnr", "ssim", "frechet_distance", "class_accuracy")),
-        structure=_by_prefix(data.structure, ("low_frequency_share", "high_frequency_share", "explained_share")),
+        reconstruction=by_prefix(data.reconstruction, RECONSTRUCTION),
+        structure=by_prefix(data.structure, STRUCTURE),
+        overview=overview(data),
         generation=_generation(data.generation),
     )
+
+
+def _of_arms(embedded: dict[str, Markup], start: str) -> dict[str, Markup]:
+    """Return the pictures whose names begin so, by arm."""
+    return {name.removeprefix(start): uri for name, uri in embedded.items() if name.startswith(start)}
 
 
 def link(uri: str) -> str:
@@ -70,46 +78,17 @@ def _data_uri(png: bytes) -> Markup:
     return Markup(f"data:image/{kind};base64,{base64.b64encode(content).decode()}")
 
 
-def _measure(key: str) -> Measure:
-    return MEASURES.get(key) or Measure(key.replace("_", " ").capitalize(), "", digits=3)
-
-
-def _by_prefix(arms: dict[str, Rows], keys: tuple[str, ...]) -> list[dict[str, Any]]:
-    """Lay the rows of all arms out as one table per measure that was measured: a line per prefix, a column per arm."""
-    names = [arm for arm, rows in arms.items() if rows]
-    by_prefix = {arm: {int(row["prefix"]): row for row in arms[arm]} for arm in names}
-    prefixes = sorted({prefix for rows in by_prefix.values() for prefix in rows})
-    tables = []
-    for key in keys:
-        measure = _measure(key)
-        compared = key in MEASURES and {"structured", "baseline"} <= set(names)
-        lines = []
-        for prefix in prefixes:
-            cells = {arm: by_prefix[arm].get(prefix, {}).get(key, float("nan")) for arm in names}
-            line: dict[str, Any] = {"prefix": prefix, "cells": [number(cells[arm], measure.digits) for arm in names]}
-            if compared:
-                gap = cells["structured"] - cells["baseline"]
-                line["difference"] = (
-                    f"{gap:+.{measure.digits}f}".replace("-", "\N{MINUS SIGN}") if measured(gap) else "–"
-                )
-                line["tone"] = compare(measure, cells["structured"], cells["baseline"])[1]
-            lines.append(line)
-        if any(measured(rows[prefix].get(key)) for rows in by_prefix.values() for prefix in rows):
-            tables.append({"measure": measure, "arms": names, "compared": compared, "lines": lines})
-    return tables
-
-
 def _generation(generation: dict[str, float]) -> list[dict[str, Any]]:
     """Return the measures of generated images in reading order, each with its reference values."""
     given = {key for key in generation if "_of_" not in key}
     keys = [key for key in MEASURES if key in given] + sorted(given - set(MEASURES))
     return [
         {
-            "measure": _measure(key),
+            "measure": measure_of(key),
             "known": key in MEASURES,
-            "value": number(generation[key], _measure(key).digits),
+            "value": number(generation[key], measure_of(key).digits),
             "references": {
-                what: number(value, _measure(key).digits) for what, value in references(generation, key).items()
+                what: number(value, measure_of(key).digits) for what, value in references(generation, key).items()
             },
         }
         for key in keys

@@ -48,6 +48,29 @@ def partial_channel_grid(inputs: np.ndarray, reconstructions: np.ndarray, prefix
     return _mosaic(rows, header=header, apart=len(prefixes))
 
 
+def channel_mean_grid(inputs: np.ndarray, maps: np.ndarray, prefixes: Sequence[int]) -> np.ndarray:
+    """Show the mean over the first c latent channels beside the image, as the paper's Figure 2 does.
+
+    Args:
+        inputs: uint8 (N, H, W, 3), the images.
+        maps: uint8 (P, N, h, w), the stretched maps of each prefix.
+        prefixes: the P numbers of channels averaged, ascending; the last one is all channels.
+
+    Returns:
+        A uint8 picture as `partial_channel_grid` makes it; a place of the latent is a block of one colour, from dark (the
+        map's minimum) to bright (its maximum).
+
+    Raises:
+        DataError: The shapes or the number of prefixes do not fit each other.
+    """
+    if maps.ndim != 4:
+        raise DataError(f"channel means must be maps (P, N, h, w), but have shape {maps.shape}")
+    height, width = inputs.shape[1:3]
+    coloured = matplotlib.colormaps["viridis"](maps, bytes=True)[..., :3]
+    rows, columns = (np.arange(n) * part // n for n, part in ((height, maps.shape[2]), (width, maps.shape[3])))
+    return partial_channel_grid(inputs, coloured[:, :, rows][:, :, :, columns], prefixes)
+
+
 def sample_grid(samples: dict[str, np.ndarray]) -> np.ndarray:
     """Show samples, class by class.
 

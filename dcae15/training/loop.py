@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -39,7 +40,7 @@ class Phase:
     first: int
     last: int
     objective: Callable[[Any], Objective]
-    batches: Callable[[int], Iterator[Batch]]
+    batches: Callable[[int], Generator[Batch, None, None]]
 
 
 @dataclass
@@ -110,7 +111,11 @@ def train(
     state = TrainState()
     if saved is not None:
         state = TrainState(
-            saved["images_seen"], saved["phase"], saved["history"], resumed_from=saved["images_seen"], begun=saved["begun"]
+            saved["images_seen"],
+            saved["phase"],
+            saved["history"],
+            resumed_from=saved["images_seen"],
+            begun=saved["begun"],
         )
     stages = _Phases(make_network, seed, runtime, checkpoints, on_log)
     unmoved: dict[str, list[str]] = {}
@@ -160,24 +165,23 @@ class _Phases:
         """Train until the phase's end."""
         config = phase.training
         meter = Meter(config.batch_size, self.runtime)
-        stream = phase.batches(state.images_seen)
-        while state.images_seen < phase.last:
-            batch = next(stream)
-            before = state.images_seen - phase.first
-            named, rate = learner.train(split(batch, self.seed, config, self.runtime), before)
-            state.images_seen += config.batch_size
-            after, last = before + config.batch_size, state.images_seen >= phase.last
-            meter.add(named, batch.wait)
-            preempted = False
-            if last or _crossed(before, after, config.log_images):
-                row = {**meter.row(state.images_seen, rate), "phase": float(state.phase)}
-                state.history.append(row)
-                if self.runtime.rank == 0:
-                    self.on_log(row, state)
-                preempted = self.runtime.preempted()
-            if not last and (preempted or _crossed(before, after, config.checkpoint_images)):
-                self.save(state, learner.state())
-        stream.close()  # pyright: ignore[reportAttributeAccessIssue]  # a generator: stops the loader's thread
+        with closing(phase.batches(state.images_seen)) as stream:  # stops the loader's thread
+            while state.images_seen < phase.last:
+                batch = next(stream)
+                before = state.images_seen - phase.first
+                named, rate = learner.train(split(batch, self.seed, config, self.runtime), before)
+                state.images_seen += config.batch_size
+                after, last = before + config.batch_size, state.images_seen >= phase.last
+                meter.add(named, batch.wait)
+                preempted = False
+                if last or _crossed(before, after, config.log_images):
+                    row = {**meter.row(state.images_seen, rate), "phase": float(state.phase)}
+                    state.history.append(row)
+                    if self.runtime.rank == 0:
+                        self.on_log(row, state)
+                    preempted = self.runtime.preempted()
+                if not last and (preempted or _crossed(before, after, config.checkpoint_images)):
+                    self.save(state, learner.state())
 
     def save(self, state: TrainState, of: dict[str, Any]) -> None:
         """Write a checkpoint."""

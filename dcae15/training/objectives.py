@@ -36,8 +36,15 @@ class Objective(Protocol):
         critic: another objective, whose network learns from what ``forward`` hands to it; None without a discriminator.
     """
 
-    network: nn.Module
-    critic: CriticObjective | None
+    @property
+    def network(self) -> nn.Module:
+        """See above."""
+        ...
+
+    @property
+    def critic(self) -> CriticObjective | None:
+        """See above."""
+        ...
 
     def draw(self, batch: Batch, randomness: StepRandomness) -> tuple[Any, ...]:
         """Return the arguments of ``forward`` for one step, on the randomness' device."""

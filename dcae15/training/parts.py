@@ -34,7 +34,9 @@ def freeze(network: Autoencoder, parts: Sequence[str]) -> None:
 
 
 def _beginnings(network: Autoencoder) -> dict[str, tuple[str, ...]]:
-    stages = [f"decoder.up_blocks.{i}." for i, stage in enumerate(network.decoder.up_blocks) if len(list(stage.children()))]
+    stages = [
+        f"decoder.up_blocks.{i}." for i, stage in enumerate(network.decoder.up_blocks) if len(list(stage.children()))
+    ]
     return {
         "all": ("",),
         "encoder": ("encoder.",),

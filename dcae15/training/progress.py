@@ -62,9 +62,9 @@ class Progress:
         """Return new warnings; what an earlier process noticed before this one took over is kept without being said again."""
         if self._guards is None:
             for phase in range(state.phase + 1):
-                self._guards = (phase, Guards())
-                for earlier in (r for r in state.history[:-1] if r["phase"] == phase):
-                    self.warnings += [w.message for w in self._guards[1].observe(earlier)]
+                guards = Guards(r for r in state.history[:-1] if r["phase"] == phase)
+                self.warnings += [warning.message for warning in guards.warnings]
+                self._guards = (phase, guards)
         elif self._guards[0] != state.phase:
             self._guards = (state.phase, Guards())
         assert self._guards is not None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 
 import torch
 from safetensors.torch import save as to_safetensors
@@ -86,7 +86,7 @@ def train_autoencoder(
             parts.freeze(network, phase.parts)
             return _autoencoder_objective(network, phase, config.seed, i, first, runtime)
 
-        def batches(start: int, phase: PhaseConfig = phase) -> Iterator[Batch]:
+        def batches(start: int, phase: PhaseConfig = phase) -> Generator[Batch, None, None]:
             return iter(
                 image_batches(
                     image_set,
@@ -139,7 +139,9 @@ def _autoencoder_objective(
         network,
         choices_of(phase.prefix, network.spec.latent_channels),
         losses,
-        load_lpips(losses.perceptual) if losses.perceptual.weight else None,
+        load_lpips(losses.perceptual, f"autoencoder.phases[{index}].losses.perceptual")
+        if losses.perceptual.weight
+        else None,
         critic,
         heard_from=first + adversarial.start_images,
         average=lambda value: runtime.sum(value) / runtime.world,
@@ -181,7 +183,7 @@ def train_diffusion(
     def objective(network: DiT) -> Objective:
         return DiffusionObjective(network, choices, settings, shift, scale, null_label=spec.num_classes)
 
-    def batches(start: int) -> Iterator[Batch]:
+    def batches(start: int) -> Generator[Batch, None, None]:
         return iter(
             latent_batches(
                 latent_set,

@@ -1,7 +1,16 @@
 import pytest
 import torch
 
-from dcae15.channels import PrefixChoices, keep, mean_over_kept, prefix_mask, rows
+from dcae15.channels import (
+    PrefixChoices,
+    default_ladder,
+    keep,
+    landmarks,
+    mean_over_kept,
+    nearest_prefix,
+    prefix_mask,
+    rows,
+)
 from dcae15.errors import ConfigError
 
 
@@ -88,3 +97,24 @@ def test_the_same_generator_state_gives_the_same_draws_and_ranks_take_their_rows
 def test_choices_must_ascend(bad):
     with pytest.raises(ConfigError, match="ascending"):
         PrefixChoices(bad)
+
+
+def test_landmarks_are_an_eighth_a_quarter_and_all():
+    assert landmarks([4, 8, 12, 16, 32]) == [4, 8, 32]
+    assert landmarks([16, 32, 64, 128]) == [16, 32, 128]
+    assert landmarks([20, 32]) == [20, 32]
+    assert landmarks([1]) == [1]
+
+
+def test_the_default_ladder_ends_with_all_channels():
+    assert default_ladder(128) == [16, 32, 64, 128]
+    assert default_ladder(12) == [1, 3, 6, 12]
+    assert default_ladder(1) == [1]
+
+
+@pytest.mark.parametrize(
+    ("prefixes", "short"),
+    [([4, 8, 16, 32], 4), ([16, 32, 64, 128], 16), ([2, 6, 32], 2), ([8, 16, 100], 16), ([32], 32)],
+)
+def test_the_prefix_nearest_to_a_share_is_the_smaller_of_two(prefixes, short):
+    assert nearest_prefix(prefixes, 1 / 8) == short

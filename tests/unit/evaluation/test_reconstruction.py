@@ -9,6 +9,7 @@ from dcae15.evaluation.reconstruction import (
     MAX_PSNR_DB,
     decode_latents,
     encode_images,
+    lpips,
     partial_reconstructions,
     psnr,
     reconstruction_row,
@@ -108,3 +109,17 @@ def test_sets_that_do_not_match_are_refused(metric, photographs):
 def test_ssim_of_tiny_images_is_refused():
     with pytest.raises(DataError, match="at least 11 pixels"):
         ssim(*np.zeros((2, 1, 8, 16, 3), np.uint8))
+
+
+def test_lpips_runs_in_batches_on_pixels(photographs, damaged):
+    batches = []
+
+    def stand_in(a, b):
+        batches.append(len(a))
+        return (a - b).square().mean(dim=(1, 2, 3))[:, None, None, None]  # some implementations keep dimensions
+
+    expected = np.square(photographs / 127.5 - damaged / 127.5).mean(axis=(1, 2, 3))
+    np.testing.assert_allclose(lpips(stand_in, photographs, damaged, batch_size=2), expected, rtol=1e-5)
+    assert batches == [2, 1]
+    with pytest.raises(DataError, match="two uint8 sets"):
+        lpips(stand_in, photographs, damaged[:1])

@@ -63,8 +63,9 @@ def test_the_gradient_at_the_last_layer_is_autograds(network, prefixes, mode):
     torch.testing.assert_close(ours, autograds, rtol=1e-5, atol=1e-8)
 
 
-def test_it_is_so_without_a_pixel_shuffle():
-    decoder = nn.Sequential(nn.Conv2d(4, 6, 3), nn.SiLU(), nn.Conv2d(6, 3, 3, padding=1))
+@pytest.mark.parametrize("between", [nn.SiLU(), nn.Upsample(scale_factor=2)])
+def test_it_is_so_without_a_pixel_shuffle(between):
+    decoder = nn.Sequential(nn.Conv2d(4, 6, 3), between, nn.Conv2d(6, 3, 3, padding=1))
     last_layer = LastLayer(decoder)
     reconstruction = decoder(noise(2, 4, 10, 12))
     loss = judgement([reconstruction])

@@ -50,9 +50,42 @@ def shares(low: float, high: float) -> list[dict]:
             "low_frequency_share": 1 - (1 - low) * (1 - (c - 4) / 28) ** 2,
             "high_frequency_share": high + (1 - high) * (c - 4) / 28,
             "explained_share": 1 - (1 - low * 0.8) * (1 - (c - 4) / 28) ** 1.5,
+            "effective_rank": 1 + (c - 1) * (1.2 - low),
+            "probe_accuracy": 0.2 + 0.7 * low + (0.75 - 0.7 * low) * (c - 4) / 28,
         }
         for c in PREFIXES
     ]
+
+
+def channels(rng: np.random.Generator, front: float) -> list[dict]:
+    """Rows of 32 channels; those in front make objects of ``front`` grey levels."""
+    return [
+        {
+            "channel": c,
+            "mean": rng.normal(0, 0.1),
+            "std": 0.3 + front / 8 / (1 + 0.3 * c) + rng.gamma(2, 0.1),
+            "image_low": (front / (1 + c) + rng.gamma(2, 1)) ** 2,
+            "image_high": rng.gamma(4, 1) ** 2,
+        }
+        for c in range(32)
+    ]
+
+
+def sparsity(objects: float, front: float, detail: float, detail_front: float, share: float) -> dict[str, float]:
+    return {
+        "object_sparsity": objects,
+        "object_front_share": front,
+        "detail_sparsity": detail,
+        "detail_front_share": detail_front,
+        "object_share": share,
+    }
+
+
+def means(images: np.ndarray) -> np.ndarray:
+    """Maps (P, N, 4, 4): each cell the brightness of its part of the image."""
+    side = images.shape[1] // 4
+    cells = images.reshape(len(images), 4, side, 4, side, 3).mean(axis=(2, 4, 5))
+    return np.stack([cells] * len(PREFIXES)).astype(np.uint8)
 
 
 def history(rng: np.random.Generator, end: float) -> list[dict]:
@@ -102,10 +135,6 @@ def report_data(side: int = 32, images: int = 8) -> ReportData:
             "baseline": rows((15.7, 27.0), (0.17, 0.975), (74, 0.9)),
         },
         structure={"structured": shares(0.95, 0.27), "baseline": shares(0.38, 0.31)},
-        channel_energy={
-            "structured": [2.4 / (1 + 0.15 * c) for c in range(32)],
-            "baseline": list(rng.uniform(0.8, 1.2, 32)),
-        },
         generation={
             "frechet_distance": 17.1,
             "frechet_distance_of_validation": 1.21,
@@ -116,9 +145,15 @@ def report_data(side: int = 32, images: int = 8) -> ReportData:
         },
         protocol={"images": "1,000", "features": "classifier of this image set, 3f2a9c11", "solver": "heun, 25 steps"},
         grids={"structured": (inputs, partial(inputs, rng, 25)), "baseline": (inputs, partial(inputs, rng, 110))},
-        prefixes=PREFIXES,
+        prefixes={"structured": PREFIXES, "baseline": PREFIXES},
         samples={name: shapes(rng, images, side) for name in names[: images + 2]},
         warnings=["3 workers were lost and replaced while training the autoencoder."],
+        channels={"structured": channels(rng, 18.0), "baseline": channels(rng, 0.0)},
+        arm_summary={
+            "structured": {"channels": 32.0, "effective_rank": 9.1, **sparsity(0.71, 0.93, 0.22, 0.31, 0.34)},
+            "baseline": {"channels": 32.0, "effective_rank": 25.2, **sparsity(0.24, 0.27, 0.19, 0.24, 0.41)},
+        },
+        channel_means={"structured": (inputs, means(inputs)), "baseline": (inputs, means(inputs[::-1]))},
     )
 
 

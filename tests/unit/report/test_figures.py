@@ -5,7 +5,8 @@ import numpy as np
 from PIL import Image
 
 from dcae15.report.data import ReportData
-from dcae15.report.figures import COLOURS, channel_energy, colour, curves, pictures, reconstruction_curves
+from dcae15.report.figures import channel_curves, curves, pictures, reconstruction_curves
+from dcae15.report.plots import COLOURS, colour
 
 
 def pixels(png: bytes) -> np.ndarray:
@@ -25,7 +26,9 @@ def test_every_picture_is_a_png_under_its_name(data: ReportData):
         "partial_channels_baseline",
         "reconstruction",
         "structure",
-        "channel_energy",
+        "channel_means_structured",
+        "channel_means_baseline",
+        "channels",
         "samples",
         "training_autoencoder",
         "training_diffusion",
@@ -43,7 +46,7 @@ def test_an_arm_has_its_colour_in_every_figure_and_only_where_it_is(data: Report
     assert count(reconstruction_curves(data.reconstruction), "baseline") > 500
     assert count(reconstruction_curves(alone), "structured") > 500
     assert count(reconstruction_curves(alone), "baseline") == 0
-    assert count(channel_energy(data.channel_energy), "structured") > 200
+    assert count(channel_curves(data.channels), "structured") > 200
     assert count(curves({"autoencoder": data.histories["autoencoder"]}), "structured") > 200
 
 
@@ -63,7 +66,9 @@ def test_many_prefixes_are_thinned_to_eight_columns_with_the_ends(data: ReportDa
     inputs = np.full((1, 32, 32, 3), 7, dtype=np.uint8)
     prefixes = list(range(4, 129, 4))
     reconstructions = np.stack([np.full_like(inputs, 100 + k) for k in range(len(prefixes))])
-    many = dataclasses.replace(data, grids={"structured": (inputs, reconstructions)}, prefixes=prefixes)
+    many = dataclasses.replace(
+        data, grids={"structured": (inputs, reconstructions)}, channel_means={}, prefixes={"structured": prefixes}
+    )
     row = pixels(pictures(many)["partial_channels_structured"])[-60]
     shown = [value for value in range(100, 132) if ((row == value).all(axis=-1)).sum() >= 96]
     assert len(shown) == 8

@@ -1,9 +1,7 @@
 import dataclasses
 
-import pytest
-
 from dcae15.report.data import ReportData
-from dcae15.report.headline import compare, headline, short_prefix
+from dcae15.report.headline import compare, headline
 from dcae15.report.measures import MEASURES, duration, number
 
 NAN = float("nan")
@@ -17,14 +15,6 @@ def with_psnr(data: ReportData, structured: list[float], baseline: list[float] |
         for arm, values in arms.items()
     }
     return dataclasses.replace(data, reconstruction=made, generation={})
-
-
-@pytest.mark.parametrize(
-    ("prefixes", "short"),
-    [([4, 8, 16, 32], 4), ([16, 32, 64, 128], 16), ([2, 6, 32], 2), ([8, 16, 100], 16), ([32], 32)],
-)
-def test_the_short_prefix_is_the_one_nearest_to_an_eighth(prefixes, short):
-    assert short_prefix(prefixes) == short
 
 
 def test_it_says_where_structured_is_better_and_where_worse(data: ReportData):

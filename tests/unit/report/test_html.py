@@ -45,7 +45,7 @@ def test_the_page_holds_everything_and_loads_nothing(data: ReportData):
     text = render(data)
     page = Page(text)
     assert page.open == []
-    assert len(page.attributes("src")) == 8
+    assert len(page.attributes("src")) == 10
     assert all(src.startswith("data:image/") for src in page.attributes("src"))
     assert not {"script", "link", "iframe", "object"} & {tag for tag, _ in page.tags}
     assert set(page.attributes("href")) == {"#warnings"} | {f"file://{stage.uri}" for stage in data.stages}
@@ -82,7 +82,10 @@ def test_hostile_text_is_shown_not_run(data: ReportData):
         generation={EVIL: 1.0, f"{EVIL}_of_{EVIL}": 2.0},
         reconstruction={EVIL: data.reconstruction["structured"]},
         structure={EVIL: data.structure["structured"]},
-        channel_energy={EVIL: [1.0, 0.5]},
+        channels={EVIL: data.channels["structured"]},
+        arm_summary={EVIL: data.arm_summary["structured"]},
+        channel_means={EVIL: data.channel_means["structured"]},
+        prefixes={EVIL: data.prefixes["structured"]},
         histories={EVIL: data.histories["diffusion"]},
         grids={EVIL: data.grids["structured"]},
         samples={EVIL: data.samples["disc"]},
@@ -122,7 +125,7 @@ def test_a_report_without_anything_still_is_a_page(empty: ReportData):
 
 
 def test_without_a_baseline_the_page_says_so(data: ReportData):
-    only = {"reconstruction", "structure", "channel_energy", "grids"}
+    only = {"reconstruction", "structure", "channels", "arm_summary", "channel_means", "grids"}
     alone = dataclasses.replace(data, **{name: {"structured": getattr(data, name)["structured"]} for name in only})
     text = Page(render(alone)).text
     assert "No baseline was measured" in text

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from dcae15.errors import DataError
-from dcae15.report.mosaics import CELL_MAX, partial_channel_grid, sample_grid
+from dcae15.report.mosaics import CELL_MAX, channel_mean_grid, partial_channel_grid, sample_grid
 
 
 def box(picture: np.ndarray, colour: tuple[int, int, int]) -> tuple[int, int, int, int]:
@@ -89,3 +89,16 @@ def test_a_grid_whose_parts_do_not_fit_is_refused(prefixes):
 def test_samples_of_different_sizes_are_refused():
     with pytest.raises(DataError, match="one size"):
         sample_grid({"a": flat((0, 0, 0)), "b": flat((0, 0, 0), side=8)})
+
+
+def test_channel_means_are_drawn_as_blocks_beside_the_image():
+    inputs = flat((250, 0, 0), side=16)
+    maps = np.array([[[[0, 255], [0, 0]]], [[[255, 255], [255, 255]]]], dtype=np.uint8)
+    picture = channel_mean_grid(inputs, maps, [4, 8])
+    dark, bright = (68, 1, 84), (253, 231, 36)
+    top, bottom, left, right = box(picture[:, :100], bright)
+    assert (bottom - top, right - left) == (48, 48), "a quarter of the first cell"
+    assert (picture[top:bottom, left - 40] == dark).all()
+    assert box(picture, (250, 0, 0))[2] > right
+    with pytest.raises(DataError, match="maps"):
+        channel_mean_grid(inputs, maps[0], [4, 8])

@@ -58,7 +58,7 @@ def three_phases(vgg: str, heads: str, **training) -> Config:
 
     phases = [
         phase("low resolution", 16, ["all"]),
-        phase("high resolution", 32, ["encoder_head", "decoder_input"], batch_size=8, weight_decay=1e-3),
+        phase("high resolution", 32, ["encoder_head", "decoder_input"], images=32, batch_size=8, weight_decay=1e-3),
         phase("refinement", 16, ["decoder_head"], beta1=0.5, beta2=0.9),
     ]
     adversarial = phases[2].losses.adversarial

@@ -1,0 +1,81 @@
+"""What the channels of a latent look like by themselves, without the decoder: energy, bands, rank, pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dcae15.evaluation.spectrum import band_energies
+
+LOW_PASS_CYCLES_PER_PLACE = 1 / 4
+"""Half of the highest frequency that a latent map can hold: on few places a lower cutoff would leave the mean alone."""
+
+DEAD = 1e-3
+"""A channel with less standard deviation than this share of the latent's root mean square says nothing."""
+
+
+def channel_rows(latents_NChw: Tensor) -> list[dict[str, float]]:
+    """Return ``{channel, mean, std, latent_low, latent_high}`` of each channel over images and places.
+
+    ``latent_low`` and ``latent_high`` are the parts of the variance below and above ``LOW_PASS_CYCLES_PER_PLACE`` of the
+    channel's map (its mean over the set removed): they add up to the square of ``std``. They are left out for latents of
+    a single place. A slow latent map is no proof of slow image content, because a channel may mean a texture; see
+    `dcae15.evaluation.ablation` for what a channel does to the image.
+    """
+    count, _, height, width = latents_NChw.shape
+    rows = []
+    for channel, values_Nhw in enumerate(latents_NChw.to(torch.float64).unbind(dim=1)):
+        mean = values_Nhw.mean()
+        row = {"channel": channel, "mean": mean.item(), "std": values_Nhw.std(correction=0).item()}
+        if height * width > 1:
+            low, high = band_energies(values_Nhw - mean, LOW_PASS_CYCLES_PER_PLACE)
+            places = count * height * width
+            row |= {"latent_low": low.sum().item() / places, "latent_high": high.sum().item() / places}
+        rows.append(row)
+    return rows
+
+
+def dead_channels(rows: Sequence[dict[str, float]]) -> list[int]:
+    """Return the channels, counted from 1, whose std is below ``DEAD`` of the root mean square over all channels."""
+    rms = np.sqrt(np.mean([row["mean"] ** 2 + row["std"] ** 2 for row in rows]))
+    return [int(row["channel"]) + 1 for row in rows if row["std"] <= DEAD * rms]
+
+
+def effective_ranks(latents_NChw: Tensor, prefixes: Sequence[int]) -> list[float]:
+    """Return the effective rank of the first c channels for each c, 1 to c; 0 where the channels never change.
+
+    It is ``exp(-sum p log p)`` with p the eigenvalues of the channels' covariance (over images and places), divided by
+    their sum: how many directions carry the variance. Source: Roy & Vetterli 2007 ("The effective rank"). Latents are
+    taken raw: scaled to unit variance per channel, the order that they carry as energy would be gone.
+    """
+    values_CN = latents_NChw.to(torch.float64).transpose(0, 1).flatten(1)
+    covariance = torch.cov(values_CN, correction=0).reshape(len(values_CN), len(values_CN))
+    ranks = []
+    for prefix in prefixes:
+        shares = torch.linalg.eigvalsh(covariance[:prefix, :prefix]).clamp(min=0.0)
+        total = shares.sum()
+        ranks.append(torch.special.entr(shares / total).sum().exp().item() if total > 0 else 0.0)
+    return ranks
+
+
+def channel_means(latents_Nchw: Tensor, prefixes: Sequence[int]) -> np.ndarray:
+    """Return maps of the mean over the first c channels, as the paper's Figure 2 shows them.
+
+    Where the mean over channels shows no object, object information is sparse: few channels have it and the others
+    drown it. Channels are taken raw, so strong ones show most.
+
+    Args:
+        latents_Nchw: latents of a few images.
+        prefixes: the P numbers of front channels to average.
+
+    Returns:
+        uint8 ``P N h w``: each map stretched from its own minimum (0) to its own maximum (255); a flat one is 128.
+    """
+    maps = torch.stack([latents_Nchw[:, :prefix].double().mean(dim=1) for prefix in prefixes])
+    low, high = maps.amin(dim=(2, 3), keepdim=True), maps.amax(dim=(2, 3), keepdim=True)
+    flat = high - low <= 1e-12 * maps.abs().amax(dim=(2, 3), keepdim=True)
+    levels = (maps - low) / (high - low).masked_fill(flat, 1.0) * 255
+    return levels.masked_fill(flat, 128.0).round().to(torch.uint8).numpy()

@@ -1,0 +1,104 @@
+"""A linear probe: is the class there for the taking in the first c channels?
+
+The probe is a ridge regression on one-hot classes (a least-squares classifier), not a logistic one: it has a closed form, so
+that there is no learning rate, no stopping and no seed to argue about, and the first c channels of one Gram matrix are a block
+of it. Latents are averaged over at most 4 x 4 cells and flattened, not averaged over the whole map: classes are shapes and
+layouts, which the mean over all places (a mean colour, for a nearly linear autoencoder) does not have. Idea: Alain &
+Bengio 2016 ("Understanding intermediate layers using linear classifier probes").
+
+Known limit: latents of a nearly linear autoencoder change sign with the contrast, so classes that keep their shape while
+colours change freely (the embedded images) stay near chance in every arm; that does not say that they are not there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from dcae15.errors import DataError
+
+CELLS = 4
+"""Latent maps are averaged to at most this many cells a side."""
+
+_STRENGTHS = (1e-3, 1e-2, 1e-1, 1.0, 10.0)  # ridge per image, of features with unit variance
+
+
+def probe_accuracies(
+    train_NChw: Tensor,
+    train_labels_N: np.ndarray,
+    test_MChw: Tensor,
+    test_labels_M: np.ndarray,
+    prefixes: Sequence[int],
+    *,
+    num_classes: int,
+) -> list[float]:
+    """Return the share of test images that a probe of the first c channels puts into their class, for each c.
+
+    Features are standardised with the training images' mean and standard deviation, so that scaling a channel changes
+    nothing; the ridge is chosen per prefix by generalised cross-validation on the training images (Golub, Heath & Wahba
+    1979), so that few and many channels are treated alike.
+
+    Args:
+        train_NChw: latents of training images.
+        train_labels_N: their classes, 0 to ``num_classes`` - 1.
+        test_MChw: latents of other images.
+        test_labels_M: their classes.
+        prefixes: numbers of front channels.
+        num_classes: number of classes.
+
+    Raises:
+        DataError: there are fewer than 2 training images, no test image, or labels do not fit.
+    """
+    for name, latents, labels in (("training", train_NChw, train_labels_N), ("test", test_MChw, test_labels_M)):
+        if labels.shape != (len(latents),) or len(labels) == 0 or labels.min() < 0 or labels.max() >= num_classes:
+            raise DataError(
+                f"the probe got {len(latents)} {name} images with labels of shape {labels.shape}; every image needs a "
+                f"label from 0 to {num_classes - 1}, and there must be images"
+            )
+    if len(train_NChw) < 2:
+        raise DataError("the probe needs at least 2 training images")
+    train_NP, test_MP = _pooled(train_NChw), _pooled(test_MChw)
+    per_channel = train_NP.shape[1] // train_NChw.shape[1]
+    mean = train_NP.mean(dim=0)
+    std = train_NP.std(dim=0, correction=0)
+    scale = torch.where(std > 1e-12 * (mean.abs() + std), 1 / std, 0.0)
+    train_NP, test_MP = (train_NP - mean) * scale, (test_MP - mean) * scale
+    targets_NK = F.one_hot(torch.from_numpy(train_labels_N.astype(np.int64)), num_classes).double()
+    bias_K = targets_NK.mean(dim=0)
+    targets_NK = targets_NK - bias_K
+    gram_PP, products_PK = train_NP.T @ train_NP, train_NP.T @ targets_NK
+    truth = torch.from_numpy(test_labels_M.astype(np.int64))
+    accuracies = []
+    for prefix in prefixes:
+        kept = prefix * per_channel
+        weights = _ridge(gram_PP[:kept, :kept], products_PK[:kept], targets_NK.square().sum().item(), len(train_NP))
+        scores_MK = test_MP[:, :kept] @ weights + bias_K
+        accuracies.append((scores_MK.argmax(dim=1) == truth).double().mean().item())
+    return accuracies
+
+
+def _pooled(latents_NChw: Tensor) -> Tensor:
+    """Return the features ``N C*cells``, channel by channel."""
+    cells = (min(CELLS, latents_NChw.shape[-2]), min(CELLS, latents_NChw.shape[-1]))
+    return F.adaptive_avg_pool2d(latents_NChw.double(), cells).flatten(1)
+
+
+def _ridge(gram_PP: Tensor, products_PK: Tensor, energy: float, count: int) -> Tensor:
+    """Solve a ridge regression of centred data; its strength has the least generalised cross-validation error."""
+    values, vectors = torch.linalg.eigh(gram_PP)
+    values = values.clamp(min=0.0)
+    turned_PK = vectors.T @ products_PK
+    power = turned_PK.square().sum(dim=1)
+
+    def error(strength: float) -> float:
+        shrunk = values + strength * count
+        residual = energy - 2 * (power / shrunk).sum() + (values * power / shrunk**2).sum()
+        freedom = count - 1 - (values / shrunk).sum()  # the bias takes one
+        return (residual.clamp(min=0.0) / freedom.clamp(min=1e-9) ** 2).item()
+
+    best = min(_STRENGTHS, key=error)
+    return vectors @ (turned_PK / (values + best * count)[:, None])

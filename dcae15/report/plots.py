@@ -1,0 +1,126 @@
+"""Lines in panels: PNG bytes from plain numbers, with one colour per arm, without global plotting state."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
+
+COLOURS = {
+    "structured": "#0072b2",
+    "baseline": "#d55e00",
+    "random": "#7a5195",
+    "diffusion": "#00795c",
+}  # told apart by the colour-blind
+OTHER_COLOURS = ("#8c6d1f", "#56616c", "#a8327d")
+MARKERS = {"structured": "o", "baseline": "s", "random": "D"}
+INK, QUIET, LINES = "#282c34", "#5b6470", "#d9dde3"
+DOTS_PER_INCH = 160
+
+
+def colour(name: str) -> str:
+    """Return the colour of an arm: always the same one, in every figure."""
+    return COLOURS.get(name) or OTHER_COLOURS[sum(name.encode()) % len(OTHER_COLOURS)]
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line of a panel, with a band around it where there is a spread; NaN leaves a gap."""
+
+    name: str
+    x: np.ndarray
+    y: np.ndarray
+    colour: str
+    marker: str = ""
+    style: str = "-"
+    band: tuple[np.ndarray, np.ndarray] | None = None  # lower and upper edge
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One set of axes."""
+
+    title: str
+    lines: list[Line]
+    x_label: str
+    x_ticks: Sequence[int] = ()
+    from_zero: bool = False
+
+
+def arm_line(
+    arm: str,
+    x: np.ndarray,
+    y: np.ndarray,
+    *,
+    label: str = "",
+    style: str = "-",
+    band: tuple[np.ndarray, np.ndarray] | None = None,
+) -> Line:
+    """Return the line of an arm in its colour and with its marker."""
+    return Line(label or arm, x, y, colour(arm), MARKERS.get(arm, "^"), style, band)
+
+
+def draw_panels(panels: list[Panel], columns: int, width: float, height: float) -> bytes:
+    """Draw the panels that have anything measured, ``width`` and ``height`` (of a row) in inches; return PNG bytes."""
+    panels = [panel for panel in panels if any(np.isfinite(line.y).any() for line in panel.lines)]
+    rows = max(1, -(-len(panels) // columns))
+    figure = Figure(figsize=(width, height * rows), dpi=DOTS_PER_INCH, facecolor="white", layout="constrained")
+    if not panels:
+        figure.text(0.5, 0.5, "not measured", ha="center", va="center", color=QUIET, fontsize=11)
+    named: list[str] = []
+    for i, panel in enumerate(panels):
+        names = [line.name for line in panel.lines]
+        _draw(figure.add_subplot(rows, columns, i + 1), panel, legend=names != named)
+        named = names
+    stream = io.BytesIO()
+    FigureCanvasAgg(figure).print_png(stream, metadata={"Software": None})
+    return stream.getvalue()
+
+
+def _draw(axes: Axes, panel: Panel, legend: bool) -> None:
+    lines = [line for line in panel.lines if np.isfinite(line.y).any()]
+    for line in lines:
+        marker = "o" if len(line.x) == 1 else line.marker if len(line.x) <= 40 else ""
+        axes.plot(line.x, line.y, line.style, color=line.colour, marker=marker, markersize=4, linewidth=1.6)
+        if line.band is not None:
+            axes.fill_between(line.x, *line.band, color=line.colour, alpha=0.18, linewidth=0)
+    axes.set_title(panel.title, fontsize=9.5, color=INK, loc="left", parse_math=False)
+    axes.set_xlabel(panel.x_label, fontsize=9, color=QUIET)
+    axes.tick_params(labelsize=8.5, colors=QUIET, length=0)
+    axes.grid(color=LINES, linewidth=0.7)
+    axes.set_axisbelow(True)
+    for side, spine in axes.spines.items():
+        spine.set_visible(side in ("left", "bottom"))
+        spine.set_color(LINES)
+    if panel.x_ticks:
+        axes.set_xticks(list(panel.x_ticks))
+    else:
+        axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+        axes.xaxis.set_major_formatter(FuncFormatter(_count))
+    values = np.concatenate([line.y[np.isfinite(line.y)] for line in lines])
+    if panel.from_zero:
+        axes.set_ylim(bottom=min(0.0, float(values.min())))
+    elif values.min() > 0 and values.max() > 20 * values.min():
+        axes.set_yscale("log")
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.yaxis.set_minor_locator(NullLocator())
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.6g}"))
+    if legend:
+        names = [line.name for line in lines]
+        box = axes.legend(axes.get_lines(), names, fontsize=8.5, frameon=False, labelcolor=INK, handlelength=2.4)
+        for text in box.get_texts():
+            text.set_parse_math(False)
+
+
+def _count(value: float, _: object) -> str:
+    """Write a number of images as 800, 16k or 1.2M."""
+    for size, letter in ((1e6, "M"), (1e3, "k")):
+        if abs(value) >= size:
+            return f"{value / size:g}{letter}"
+    return f"{value:g}"

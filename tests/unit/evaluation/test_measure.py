@@ -1,0 +1,157 @@
+"""evaluate from artifact to artifact, on random weights: what is written, and what is left out."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save
+
+from dcae15 import artifacts, storage
+from dcae15.config import build, from_overrides
+from dcae15.data import shards
+from dcae15.errors import ConfigError
+from dcae15.evaluation.measure import evaluate, read_pictures
+from dcae15.models.autoencoder import Autoencoder, AutoencoderSpec
+from tests.unit.evaluation.codecs import scenes
+
+CONFIG = build(
+    [
+        from_overrides(
+            [
+                "evaluation.feature_images=64",
+                "evaluation.grid_images=2",
+                "evaluation.channel_images=4",
+                "evaluation.probe_images=24",
+                "evaluation.reconstruction_images=20",
+            ]
+        )
+    ]
+)[0]
+
+
+def image_set(root: Path, splits: dict[str, int], side: int = 32) -> str:
+    written = {}
+    for seed, (split, count) in enumerate(splits.items()):
+        images, labels = scenes(count, side=side, seed=seed)
+        metadata = {"encoding": "raw", "crop": "center", "resolution": side}
+        rows = [f"{i}" for i in range(count)], labels.tolist(), [image.tobytes() for image in images]
+        record = shards.write_shard(str(root), f"{split}/0.parquet", shards.image_table(*rows, metadata))
+        written[split] = artifacts.Split((record.shard,))
+    artifacts.ImageSet(str(root), root.name, ("above", "left"), side, "raw", "center", written, {}, "test").commit()
+    return str(root)
+
+
+def autoencoder(root: Path, channels: int, choices: tuple[int, ...], stages: int = 4) -> str:
+    widths, depths = [8] * stages, [0] + [1] * (stages - 1)
+    spec = AutoencoderSpec(channels, widths, depths, widths, depths)
+    network = Autoencoder(spec, torch.Generator().manual_seed(channels))
+    storage.write_bytes(storage.join(str(root), "weights.safetensors"), save(network.state_dict()))
+    artifacts.Autoencoder(str(root), root.name, spec.to_dict(), 32, choices, "prefix", 0, "").commit()
+    return str(root)
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("evaluation")
+    image_set(root / "images", {"train": 40, "val": 24})
+    image_set(root / "samples", {"generated": 12})
+    autoencoder(root / "structured", 8, (2, 4, 8))
+    autoencoder(root / "theirs", 4, ())
+    autoencoder(root / "coarse", 4, (), stages=7)
+    return root
+
+
+def run(place: Path, name: str, arms: list[str], **options) -> tuple[artifacts.Evaluation, dict[str, float], list[str]]:
+    config = build([from_overrides([f"storage={place / 'storage'}"])])[0]
+    config.evaluation = CONFIG.evaluation
+    said: list[str] = []
+    scalars = evaluate(
+        config,
+        images=str(place / "images"),
+        autoencoders={arm: str(place / arm) for arm in arms},
+        uri=str(place / name),
+        fingerprint=name,
+        say=said.append,
+        **options,
+    )
+    return artifacts.Evaluation.open(str(place / name)), scalars, said
+
+
+@pytest.fixture(scope="module")
+def without_samples(place: Path):
+    return run(place, "without", ["structured", "theirs"])
+
+
+def test_arms_of_other_sizes_are_measured_side_by_side(without_samples):
+    evaluation, _, _ = without_samples
+    assert evaluation.prefixes == {"structured": [2, 4, 8], "theirs": [2, 4]}
+    assert {arm: len(rows) for arm, rows in evaluation.channels.items()} == {"structured": 8, "theirs": 4}
+    assert evaluation.summary["theirs"]["channels"] == 4
+    assert [row["prefix"] for row in evaluation.structure["theirs"]] == [2, 4]
+
+
+def test_without_generated_images_there_is_no_generation(without_samples):
+    evaluation, scalars, _ = without_samples
+    assert evaluation.generation == {}
+    assert "solver" not in evaluation.protocol
+    assert evaluation.protocol["reference_count"] == "20"
+    assert "samples" not in read_pictures(evaluation.uri)
+    assert not any("generated" in name for name in scalars)
+
+
+def test_pictures_hold_reconstructions_and_channel_means(without_samples):
+    pictures = read_pictures(without_samples[0].uri)
+    assert set(pictures) == {"inputs"} | {
+        f"{what}.{arm}" for what in ("reconstructions", "channel_means") for arm in ("structured", "theirs")
+    }
+    assert pictures["reconstructions.structured"].shape == (3, 2, 32, 32, 3)
+    assert pictures["channel_means.theirs"].shape == (2, 2, 4, 4)
+    assert all(picture.dtype == np.uint8 for picture in pictures.values())
+
+
+def test_the_manifest_is_plain_json_and_the_scalars_are_in_it(without_samples):
+    evaluation, scalars, _ = without_samples
+    manifest = json.loads(Path(evaluation.uri, "manifest.json").read_text(), parse_constant=pytest.fail)
+    row = manifest["reconstruction"]["structured"][-1]
+    assert scalars["evaluation/psnr.structured.c8"] == row["psnr"]
+    assert np.isfinite(list(scalars.values())).all()
+
+
+def test_warnings_are_kept_and_said(place: Path):
+    weights = Autoencoder(
+        AutoencoderSpec(8, [8] * 4, [0, 1, 1, 1], [8] * 4, [0, 1, 1, 1]), torch.Generator().manual_seed(8)
+    )
+    with torch.no_grad():
+        weights.encoder.conv_out.weight[5:] = 0
+    autoencoder(place / "numb", 8, (2, 4, 8))
+    storage.write_bytes(str(place / "numb" / "weights.safetensors"), save(weights.state_dict()))
+    evaluation, _, said = run(place, "warned", ["numb"])
+    (warning,) = evaluation.warnings
+    assert warning.startswith("dead channels: 3 of 8 latent channels of the numb autoencoder")
+    assert f"evaluate: warning: {warning}" in said
+
+
+def test_generated_images_and_lpips_are_measured_where_given(place: Path):
+    evaluation, scalars, _ = run(
+        place,
+        "with",
+        ["theirs"],
+        samples=str(place / "samples"),
+        perceptual=lambda a, b: (a - b).abs().mean(dim=(1, 2, 3)),
+    )
+    assert evaluation.prefixes == {"theirs": [1, 2, 4]}, "nothing is known about its training: the default ladder"
+    assert evaluation.generation["images"] == 12
+    assert scalars["evaluation/frechet_distance.generated"] == evaluation.generation["frechet_distance"]
+    assert evaluation.protocol["count"] == "12" and evaluation.protocol["solver"] == "heun"
+    assert read_pictures(evaluation.uri)["samples"].shape == (2, 2, 32, 32, 3)
+    assert all(row["lpips"] > 0 for row in evaluation.reconstruction["theirs"])
+
+
+def test_images_that_do_not_fit_the_autoencoder_are_refused(place: Path):
+    with pytest.raises(ConfigError, match=r"the coarse autoencoder .* compresses by 64"):
+        run(place, "refused", ["coarse"])
+    with pytest.raises(ConfigError, match="no autoencoder"):
+        run(place, "refused", [])
+    assert not artifacts.finished(str(place / "refused"))
