@@ -162,15 +162,15 @@ class ImageSet(Artifact):
 
 @dataclass(frozen=True)
 class Autoencoder(Artifact):
-    """A trained autoencoder: ``weights.safetensors`` (moving average) and ``weights_raw.safetensors`` (last step).
+    """An autoencoder: ``weights.safetensors`` (moving average) and, if trained here, ``weights_raw.safetensors`` (last step).
 
     Attributes:
         spec: the graph, as `dcae15.models.autoencoder.AutoencoderSpec.to_dict` gives it.
-        resolution: side of the training images, pixels.
-        prefix_choices: prefix lengths that it was trained with; only C for a baseline.
-        mask_kind: ``prefix``, ``random`` or ``none``.
-        images_seen: length of its training.
-        images: fingerprint of the image set.
+        resolution: side of the training images, pixels; 0 for an imported one.
+        prefix_choices: prefix lengths that it was trained with; only C for a baseline, empty for an imported one.
+        mask_kind: ``prefix``, ``random`` or ``none``; ``unknown`` for an imported one.
+        images_seen: length of its training; 0 for an imported one.
+        images: fingerprint of the image set; empty for an imported one.
         warnings: what was noticed while it trained.
     """
 

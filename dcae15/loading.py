@@ -18,20 +18,25 @@ from dcae15 import artifacts, storage
 from dcae15.config import SamplingConfig
 from dcae15.data import shards
 from dcae15.data.loader import ShardCache
-from dcae15.errors import WeightsError
+from dcae15.errors import ArtifactError, WeightsError
+from dcae15.export.importing import UNKNOWN, is_foreign
 from dcae15.export.loading import load_foreign_autoencoder
 from dcae15.models.autoencoder import Autoencoder, AutoencoderSpec
 from dcae15.models.dit import DiT, DiTSpec
 from dcae15.sampling.sampler import initial_noise, sample_latents
 
 
-def load_autoencoder(uri: str, config: str | None = None, *, averaged: bool = True) -> Autoencoder:
+def load_autoencoder(
+    uri: str, config: str | AutoencoderSpec | None = None, *, averaged: bool = True, ema: float | None = None
+) -> Autoencoder:
     """Return a trained autoencoder, ready for inference on the CPU.
 
     Args:
-        uri: our artifact; a diffusers folder; or an official ``.safetensors`` or ``.pt`` file.
-        config: for an official file its preset name, or its configuration as ``key=value`` words.
-        averaged: take the moving average rather than the last weights (our artifact only).
+        uri: our artifact; a diffusers folder; an official folder (``config.json`` and ``model.safetensors``); or a
+            ``.safetensors`` or ``.pt`` file of either layout. DC-AE 1.0, 1.1, 1.5, Sana's and lite are known.
+        config: for a bare file its graph: a preset name, the official configuration as ``key=value`` words, or a spec.
+        averaged: take the moving average rather than the last weights (our trained artifacts only).
+        ema: for a checkpoint of the official trainer, the decay of the moving average to take; None takes the last weights.
 
     Returns:
         A module with ``encode(pixels, prefix=None)`` (pixels (B, 3, H, W) in [-1, 1] to latents (B, c, h, w)) and
@@ -45,10 +50,15 @@ def load_autoencoder(uri: str, config: str | None = None, *, averaged: bool = Tr
     if config is None and artifacts.finished(uri):
         artifact = artifacts.Autoencoder.open(uri)
         network = Autoencoder(AutoencoderSpec.from_dict(artifact.spec))
-        _load(network, artifact.uri, averaged)
+        _load(network, artifact.uri, averaged or artifact.mask_kind == UNKNOWN)  # imports have one version only
         network.prefix_choices, network.fingerprint = artifact.prefix_choices, artifact.fingerprint
     else:
-        network = load_foreign_autoencoder(uri, config)
+        if config is None and not is_foreign(uri):
+            raise ArtifactError(
+                f"{uri} is no autoencoder: it holds neither a finished artifact (manifest.json) nor config.json with weights, and "
+                "is no weights file; pass the URI that train_autoencoder printed, or foreign weights"
+            )
+        network = load_foreign_autoencoder(uri, config, ema=ema)
         network.fingerprint = hashlib.sha256(to_safetensors(network.state_dict())).hexdigest()[:16]
     return network.eval().requires_grad_(False)
 

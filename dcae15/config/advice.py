@@ -30,7 +30,7 @@ def _without_effect(config: Config) -> Iterator[str]:
     if config.data.crop == "center":
         yield from ignored("data.crop is 'center'", "data.store_side", "data.random_crop_min_area")
     if config.autoencoder.preset != "custom":
-        graph = ("latent_channels", "encoder_", "decoder_")
+        graph = ("latent_", "encoder_", "decoder_", "out_act", "downsample", "upsample")
         yield from ignored("autoencoder.preset names the graph", *(f"autoencoder.{name}" for name in graph))
     sections: tuple[tuple[str, Any], ...] = (("autoencoder", config.autoencoder), ("diffusion", config.diffusion))
     for name, owner in sections:

@@ -143,10 +143,30 @@ def _autoencoder(config: Config) -> Iterator[str]:
         elif lengths["encoder_widths"] < 2:
             yield "autoencoder.encoder_widths has fewer than 2 stages; an autoencoder compresses by 2**(stages - 1)"
         else:
-            for name in ("encoder_depths", "decoder_depths"):
-                if depth := getattr(autoencoder, name)[0]:
-                    yield f"autoencoder.{name} starts with {depth}; the first stage only resizes: its depth must be 0"
+            stages = lengths["encoder_widths"]
+            for name, words in _GRAPH_WORDS.items():
+                found = getattr(autoencoder, name)
+                if len(found) not in (1, stages):
+                    yield f"autoencoder.{name} has {len(found)} entries; give one for each of the {stages} stages, or one for all"
+                for word in found:
+                    if word not in words:
+                        yield f"autoencoder.{name} has '{word}'; it must be {_one_of(words)}{nearest(word, words)}"
+            for side in ("encoder", "decoder") if autoencoder.latent_shortcuts else ():
+                if (width := getattr(autoencoder, f"{side}_widths")[-1]) % autoencoder.latent_channels:
+                    yield (
+                        f"autoencoder.{side}_widths ends with {width}, not a multiple of autoencoder.latent_channels "
+                        f"{autoencoder.latent_channels}, which autoencoder.latent_shortcuts need; change one of them or use "
+                        "latent_shortcuts=false"
+                    )
     yield from _phases(autoencoder)
+
+
+_GRAPH_WORDS = {
+    "encoder_blocks": ("ResBlock", "EViTGLU", "EViTS5GLU"),
+    "decoder_blocks": ("ResBlock", "EViTGLU", "EViTS5GLU"),
+    "decoder_norms": ("rms_norm", "batch_norm"),
+    "decoder_acts": ("silu", "relu"),
+}
 
 
 def _phases(autoencoder: AutoencoderConfig) -> Iterator[str]:

@@ -267,17 +267,50 @@ class AutoencoderConfig:
     """The autoencoder: graph, structured latent space, training."""
 
     preset: str = option(
-        "custom", "name of a published model (dc-ae-f32c128-1.5, ...), or 'custom' for the fields below"
+        "custom",
+        "name of a published model (dc-ae-f32c128-1.5, dc-ae-f64c128-1.5, dc-ae-f32c32-in-1.0, ...), or 'custom' for the "
+        "fields below, which default to the graph of 1.5, small",
     )
     latent_channels: int = option(32, "C, channels of the latent", unit="channels", least=1)
     encoder_widths: list[int] = option(
         [16, 16, 32, 64], "channels of each encoder stage; n stages compress by 2**(n-1)", least=1
     )
-    encoder_depths: list[int] = option([0, 1, 1, 2], "ResBlocks of each encoder stage; the first must be 0", least=0)
+    encoder_depths: list[int] = option(
+        [0, 1, 1, 2],
+        "blocks of each encoder stage; 0 first: the first layer halves the image (all published models but Sana's)",
+        least=0,
+    )
     decoder_widths: list[int] = option(
         [16, 16, 32, 64], "channels of each decoder stage, from image to latent", least=1
     )
-    decoder_depths: list[int] = option([0, 1, 1, 2], "ResBlocks of each decoder stage, from image to latent", least=0)
+    decoder_depths: list[int] = option([0, 1, 1, 2], "blocks of each decoder stage, from image to latent", least=0)
+    encoder_blocks: list[str] = option(
+        ["ResBlock"],
+        "block of each encoder stage, or one for all: ResBlock (1.1, 1.5), EViTGLU (linear attention; the deep stages of 1.0), "
+        "EViTS5GLU (at two scales; Sana)",
+    )
+    decoder_blocks: list[str] = option(["ResBlock"], "the same for the decoder, from image to latent")
+    decoder_norms: list[str] = option(
+        ["rms_norm"],
+        "norm in the ResBlocks of each decoder stage, or one for all: rms_norm, batch_norm (1.0; statistics per worker)",
+    )
+    decoder_acts: list[str] = option(
+        ["silu"], "activation in the ResBlocks of each decoder stage, or one for all: silu, relu (1.0)"
+    )
+    latent_shortcuts: bool = option(
+        False, "shortcuts around the encoder's last and the decoder's first layer (1.0, Sana)"
+    )
+    out_act: str = option("silu", "activation before the decoder's last layer; 1.0 has relu", choices=("silu", "relu"))
+    downsample: str = option(
+        "pixel_unshuffle",
+        "how the encoder halves: 'pixel_unshuffle', or 'conv' (strided; Sana)",
+        choices=("pixel_unshuffle", "conv"),
+    )
+    upsample: str = option(
+        "pixel_shuffle",
+        "how the decoder doubles: 'pixel_shuffle', or 'interpolate' (nearest neighbours; Sana)",
+        choices=("pixel_shuffle", "interpolate"),
+    )
     flip: bool = option(True, "mirror half of the training images")
     prefix: PrefixConfig = section(PrefixConfig, "structured latent space", always_min_max=True)
     losses: LossesConfig = section(LossesConfig, "what it minimises")

@@ -1,1 +1,1 @@
-"""Official and diffusers layouts of weights."""
+"""Weights and configurations of others: read and written in the official and the diffusers layout, imported, exported."""

@@ -1,16 +1,14 @@
-"""The DC-AE 1.1 / 1.5 autoencoder: pixels to latents and back, for any prefix of the latent channels."""
+"""The DC-AE autoencoders: pixels to latents and back, for any prefix of the latent channels."""
 
 from __future__ import annotations
 
-import dataclasses
-import itertools
-from dataclasses import dataclass
-from typing import Any
+import math
 
 import torch
 from torch import Tensor, nn
 
 from dcae15.errors import ConfigError
+from dcae15.models.attention import EViTBlock
 from dcae15.models.blocks import (
     ChannelRMSNorm,
     Downsample,
@@ -18,102 +16,19 @@ from dcae15.models.blocks import (
     PrefixOutConv,
     ResBlock,
     Upsample,
-    init_weights,
+    activation,
 )
+from dcae15.models.spec import AutoencoderSpec, check_fields
+
+__all__ = ["PIXEL_CHANNELS", "Autoencoder", "AutoencoderSpec", "Decoder", "Encoder", "check_fields", "init_weights"]
 
 PIXEL_CHANNELS = 3
 
 
-@dataclass(frozen=True)
-class AutoencoderSpec:
-    """The graph of an autoencoder. All lists are ordered from image to latent; lists and tuples are accepted.
-
-    Attributes:
-        latent_channels: C, channels of the latent.
-        encoder_widths: Channels of each encoder stage. n stages compress by 2**(n-1). The first stage is empty, so its
-            width is not used; it is kept because the published configurations have it.
-        encoder_depths: ResBlocks of each encoder stage; the first is 0.
-        decoder_widths: As encoder_widths.
-        decoder_depths: As encoder_depths.
-
-    Raises:
-        ConfigError: A field is out of range or contradicts another; the message names it.
-    """
-
-    latent_channels: int
-    encoder_widths: tuple[int, ...]
-    encoder_depths: tuple[int, ...]
-    decoder_widths: tuple[int, ...]
-    decoder_depths: tuple[int, ...]
-
-    def __post_init__(self) -> None:
-        for name in ("encoder_widths", "encoder_depths", "decoder_widths", "decoder_depths"):
-            value = getattr(self, name)
-            if not isinstance(value, (list, tuple)) or not all(type(item) is int for item in value):
-                raise ConfigError(f"{name} = {value!r} is not a list of whole numbers")
-            object.__setattr__(self, name, tuple(value))
-        if type(self.latent_channels) is not int or self.latent_channels < 1:
-            raise ConfigError(f"latent_channels = {self.latent_channels!r} must be a whole number of at least 1")
-        if len(self.encoder_widths) < 2:
-            raise ConfigError(f"encoder_widths = {list(self.encoder_widths)} needs at least 2 stages")
-        for name in ("encoder_depths", "decoder_widths", "decoder_depths"):
-            if len(getattr(self, name)) != len(self.encoder_widths):
-                raise ConfigError(
-                    f"{name} = {list(getattr(self, name))} has {len(getattr(self, name))} stages but encoder_widths "
-                    f"has {len(self.encoder_widths)}; give every list one entry per stage"
-                )
-        for side in ("encoder", "decoder"):
-            _check_widths(f"{side}_widths", getattr(self, f"{side}_widths"))
-            _check_depths(f"{side}_depths", getattr(self, f"{side}_depths"))
-
-    @property
-    def spatial_compression(self) -> int:
-        """f: one latent pixel stands for f x f image pixels."""
-        return 2 ** (len(self.encoder_widths) - 1)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain values for JSON."""
-        return {name: list(v) if isinstance(v, tuple) else v for name, v in dataclasses.asdict(self).items()}
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> AutoencoderSpec:
-        """Undo ``to_dict``; raises ConfigError on missing or unknown fields."""
-        return cls(**check_fields(cls, values))
-
-
-def check_fields(cls: type, values: dict[str, Any]) -> dict[str, Any]:
-    """Return ``values`` when it has exactly the fields of the dataclass ``cls``; else raise ConfigError."""
-    names = {f.name for f in dataclasses.fields(cls)}
-    if missing := sorted(names - set(values)):
-        raise ConfigError(f"{cls.__name__} misses {', '.join(missing)}")
-    if unknown := sorted(set(values) - names):
-        raise ConfigError(
-            f"{cls.__name__} has no field {', '.join(unknown)}; its fields are {', '.join(sorted(names))}"
-        )
-    return values
-
-
-def _check_widths(name: str, widths: tuple[int, ...]) -> None:
-    if min(widths) < 1:
-        raise ConfigError(f"{name} = {list(widths)} must hold positive numbers")
-    for stage, width in enumerate(widths[1:], start=1):
-        if width % 4:
-            raise ConfigError(
-                f"{name}[{stage}] = {width} must be divisible by 4, because the layer before it makes 1 pixel of 2x2"
-            )
-    for stage, (width, deeper) in enumerate(itertools.pairwise(widths[1:]), start=1):
-        if (4 * width) % deeper:
-            raise ConfigError(
-                f"{name}[{stage + 1}] = {deeper} must divide 4 * {name}[{stage}] = {4 * width}, because the shortcut "
-                "between the stages averages or repeats whole groups of channels"
-            )
-
-
-def _check_depths(name: str, depths: tuple[int, ...]) -> None:
-    if depths[0] != 0:
-        raise ConfigError(f"{name}[0] = {depths[0]} must be 0: the first stage of DC-AE 1.1 and 1.5 is empty")
-    if min(depths[1:]) < 1:
-        raise ConfigError(f"{name} = {list(depths)} needs at least 1 block in every stage after the first")
+def _block(kind: str, width: int, norm: str = "rms_norm", act: str = "silu") -> nn.Module:
+    if kind == "ResBlock":
+        return ResBlock(width, norm, act)
+    return EViTBlock(width, scales=(5,) if kind == "EViTS5GLU" else ())
 
 
 class Encoder(nn.Module):
@@ -122,15 +37,19 @@ class Encoder(nn.Module):
     def __init__(self, spec: AutoencoderSpec):
         super().__init__()
         widths, depths = spec.encoder_widths, spec.encoder_depths
-        self.conv_in = Downsample(PIXEL_CHANNELS, widths[1], shortcut=False)
+        strided = spec.downsample == "conv"
+        if depths[0]:
+            self.conv_in = nn.Conv2d(PIXEL_CHANNELS, widths[0], 3, padding=1)
+        else:
+            self.conv_in = Downsample(PIXEL_CHANNELS, widths[1], shortcut=False, strided=strided)
         stages = []
         for i, (width, depth) in enumerate(zip(widths, depths, strict=True)):
-            layers: list[nn.Module] = [ResBlock(width) for _ in range(depth)]
-            if 0 < i < len(widths) - 1:
-                layers.append(Downsample(width, widths[i + 1]))
+            layers = [_block(spec.encoder_blocks[i], width) for _ in range(depth)]
+            if depth and i < len(widths) - 1:
+                layers.append(Downsample(width, widths[i + 1], strided=strided))
             stages.append(nn.Sequential(*layers))
         self.down_blocks = nn.ModuleList(stages)
-        self.conv_out = PrefixOutConv(widths[-1], spec.latent_channels, 3, padding=1)
+        self.conv_out = PrefixOutConv(widths[-1], spec.latent_channels, spec.latent_shortcuts)
 
     def forward(self, pixels_BCHW: Tensor, prefix: int) -> Tensor:
         """Encode to ``prefix`` channels."""
@@ -146,31 +65,59 @@ class Decoder(nn.Module):
     def __init__(self, spec: AutoencoderSpec):
         super().__init__()
         widths, depths = spec.decoder_widths, spec.decoder_depths
-        self.conv_in = PrefixInConv(spec.latent_channels, widths[-1], 3, padding=1)
+        interpolate = spec.upsample == "interpolate"
+        self.conv_in = PrefixInConv(spec.latent_channels, widths[-1], spec.latent_shortcuts)
         stages = []
         for i, (width, depth) in enumerate(zip(widths, depths, strict=True)):
-            layers: list[nn.Module] = [ResBlock(width) for _ in range(depth)]
-            if 0 < i < len(widths) - 1:
-                layers.insert(0, Upsample(widths[i + 1], width))
+            kind, norm, act = spec.decoder_blocks[i], spec.decoder_norms[i], spec.decoder_acts[i]
+            layers = [_block(kind, width, norm, act) for _ in range(depth)]
+            if depth and i < len(widths) - 1:
+                layers.insert(0, Upsample(widths[i + 1], width, interpolate=interpolate))
             stages.append(nn.Sequential(*layers))
         self.up_blocks = nn.ModuleList(stages)
-        self.norm_out = ChannelRMSNorm(widths[1])
-        self.conv_out = Upsample(widths[1], PIXEL_CHANNELS, shortcut=False)
+        last = widths[0] if depths[0] else widths[1]
+        self.norm_out = ChannelRMSNorm(last)
+        self.act_out = activation(spec.out_act)
+        if depths[0]:
+            self.conv_out = nn.Conv2d(last, PIXEL_CHANNELS, 3, padding=1)
+        else:
+            self.conv_out = Upsample(last, PIXEL_CHANNELS, shortcut=False, interpolate=interpolate)
 
     def forward(self, latents_Bchw: Tensor) -> Tensor:
         """Decode c channels."""
         x = self.conv_in(latents_Bchw)
         for stage in reversed(self.up_blocks):  # stages are numbered from image to latent
             x = stage(x)
-        return self.conv_out(nn.functional.silu(self.norm_out(x)))
+        return self.conv_out(self.act_out(self.norm_out(x)))
+
+
+def init_weights(module: nn.Module, generator: torch.Generator | None) -> None:
+    """Draw the initial weights of everything below ``module`` from a private generator.
+
+    Convolutions and linear layers get torch's default distribution: uniform within 1 / sqrt(fan in). Every block starts as
+    identity, because a norm ends each of its residuals: with the usual gain of 1 each would add a full-size random vector to
+    the signal of the shortcuts, whatever its convolutions do. With a gain of 0 training begins with the shortcuts alone, and
+    is faster.
+    """
+    for layer in module.modules():
+        if isinstance(layer, (nn.Conv2d, nn.Linear)):
+            bound = 1 / math.sqrt(layer.weight[0].numel())
+            nn.init.uniform_(layer.weight, -bound, bound, generator=generator)
+            if layer.bias is not None:
+                nn.init.uniform_(layer.bias, -bound, bound, generator=generator)
+        elif isinstance(layer, ResBlock):
+            nn.init.zeros_(layer.norm.weight)
+        elif isinstance(layer, EViTBlock):
+            nn.init.zeros_(layer.attn.norm_out.weight)
+            nn.init.zeros_(layer.conv_out.norm.weight)
 
 
 class Autoencoder(nn.Module):
-    """The deterministic autoencoder of DC-AE 1.1 and 1.5, whose latent can be cut after any channel.
+    """The deterministic autoencoder of DC-AE 1.0, 1.1, 1.5 and Sana, whose latent can be cut after any channel.
 
     Pixels are RGB in [-1, 1]; the decoder's output is not clamped. Latents are raw: no scale, no shift. Keeping the
-    first c channels and filling the others with zeros are the same function (arXiv 2508.00413, equation 1). 1.1 and 1.5
-    have the same weights and differ in training only. Parameters are named as in diffusers' ``AutoencoderDC``.
+    first c channels and filling the others with zeros are the same function for every graph (arXiv 2508.00413, equation 1).
+    1.1 and 1.5 have the same weights and differ in training only. Parameters are named as in diffusers' ``AutoencoderDC``.
 
     Args:
         spec: The graph.

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dcae15.errors import ConfigError
-from dcae15.models.autoencoder import check_fields
+from dcae15.models.spec import check_fields
 
 TIME_FREQUENCIES = 128
 NORM_EPS = 1e-6

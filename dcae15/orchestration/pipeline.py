@@ -11,7 +11,9 @@ from dcae15 import artifacts, storage, tracking
 from dcae15.command_line import Command
 from dcae15.config import PERCEPTUAL_SOURCES, Config, phases_of
 from dcae15.errors import ArtifactError, ConfigError, Dcae15Error
-from dcae15.orchestration.plan import CONTROLS, STAGES, Stage, describe, plan
+from dcae15.export.importing import import_autoencoder
+from dcae15.models.presets import autoencoder_spec
+from dcae15.orchestration.plan import CONTROLS, IMPORTS, STAGES, Stage, describe, plan
 
 LATEST = "latest.json"
 """File below the storage that names the artifacts of the last finished pipeline by stage, and its report."""
@@ -20,7 +22,7 @@ LATEST = "latest.json"
 def dry_run(config: Config, given: Mapping[str, str] | None = None, names: Sequence[str] = STAGES) -> str:
     """Return the plan of the named stages as text, without starting Ray."""
     config = replace(config, storage=storage.resolve(config.storage))
-    return describe([stage for stage in plan(config, given) if stage.name in names], config)
+    return describe([stage for stage in plan(config, given) if stage.name in (*IMPORTS, *names)], config)
 
 
 def run_pipeline(config: Config) -> str:
@@ -46,6 +48,7 @@ def run_stages(config: Config, names: Sequence[str], given: Mapping[str, str] | 
     """
     config = _prepared(config)
     stages = plan(config, given)
+    names = [*IMPORTS, *names]
     chosen = [stage for stage in stages if stage.name in names]
     makers = {stage.uri: stage.name for stage in stages}
     for stage in chosen:
@@ -147,6 +150,11 @@ def _dispatch(config: Config, cluster: Any, stage: Stage, tracker: tracking.Trac
 
     output = {"uri": stage.uri, "fingerprint": stage.fingerprint}
     match stage.name:
+        case "import_autoencoder" | "import_baseline" | "import_random":
+            graph, name = autoencoder_spec(config.autoencoder), config.autoencoder.preset
+            import_autoencoder(
+                stage.inputs["weights"], graph, uri=stage.uri, fingerprint=stage.fingerprint, preset=name
+            )
         case "prepare_images":
             prepare.prepare_images(config, cluster, **output)
         case "train_autoencoder":

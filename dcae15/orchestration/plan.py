@@ -24,7 +24,10 @@ from dcae15.config import (
     without_masks,
 )
 from dcae15.data.shards import LATENT_BYTES
+from dcae15.export.importing import is_foreign, weights_digest
+from dcae15.export.loading import foreign_spec
 from dcae15.models.presets import autoencoder_spec
+from dcae15.models.spec import AutoencoderSpec
 
 STAGES = (
     "prepare_images",
@@ -36,6 +39,8 @@ STAGES = (
     "sample",
     "evaluate",
 )
+IMPORTS = {"import_autoencoder": "autoencoder", "import_baseline": "baseline", "import_random": "random"}
+"""Stages that a given autoencoder needs before the others when it is foreign, and its role."""
 CONTROLS = ("train_baseline", "train_random")
 """Stages that the script of train_autoencoder runs, too."""
 
@@ -45,7 +50,7 @@ class Stage:
     """One stage of a pipeline.
 
     Attributes:
-        name: as in `STAGES`.
+        name: as in `STAGES` or `IMPORTS`.
         kind: kind of the artifact that it makes.
         fingerprint: what names the result.
         uri: where the result is, or will be.
@@ -72,9 +77,11 @@ def plan(config: Config, given: Mapping[str, str] | None = None) -> list[Stage]:
     Args:
         config: the configuration.
         given: URIs of artifacts to use instead of those that this configuration would make, by role (``images``,
-            ``autoencoder``, ``baseline``, ``random``, ``latents``, ``denoiser``, ``samples``); their stages are left out.
+            ``autoencoder``, ``baseline``, ``random``, ``latents``, ``denoiser``, ``samples``); their stages are left out. An
+            autoencoder may also be foreign weights (a file or folder); then a stage that imports them comes first.
     """
     planner = _Planner(config, dict(given or {}))
+    planner.import_foreign()
     for name in STAGES:
         if config.diffusion.enabled or name not in ("cache_latents", "train_diffusion", "sample"):
             getattr(planner, name)()
@@ -86,6 +93,7 @@ class _Planner:
         self.config = config
         self.stages: list[Stage] = []
         self.known = {role: (uri, _fingerprint_of(uri)) for role, uri in given.items()}
+        self.graph = _graph_of(given.get("autoencoder", ""))
 
     def _add(
         self, name: str, kind: str, role: str, reads: tuple[str, ...], fields: dict[str, Any], **facts: str
@@ -99,6 +107,19 @@ class _Planner:
         uri = storage.join(self.config.storage, kind, print_)
         self.stages.append(Stage(name, kind, print_, uri, {r: u for r, (u, _) in inputs.items()}, facts))
         self.known[role] = (uri, print_)
+
+    def import_foreign(self) -> None:
+        """Plan the import of given autoencoders that are no artifacts; they are named by their content."""
+        for name, role in IMPORTS.items():
+            source = storage.resolve(self.known[role][0]) if role in self.known else ""
+            if source and is_foreign(source):
+                del self.known[role]
+                spec = foreign_spec(source, autoencoder_spec(self.config.autoencoder))
+                self.known["weights"] = (source, weights_digest(source))
+                latent = f"{spec.latent_channels} channels, f{spec.spatial_compression}"
+                self._add(name, "autoencoder", role, ("weights",), {"spec": spec.to_dict()}, latent=latent)
+                if role == "autoencoder":
+                    self.graph = spec
 
     def prepare_images(self) -> None:
         data = self.config.data
@@ -149,7 +170,7 @@ class _Planner:
 
     def cache_latents(self) -> None:
         data, latents = self.config.data, self.config.latents
-        spec = autoencoder_spec(self.config.autoencoder)
+        spec = self.graph or autoencoder_spec(self.config.autoencoder)
         side = data.resolution // spec.spatial_compression
         size = spec.latent_channels * side * side * LATENT_BYTES[latents.dtype]
         each = f"{spec.latent_channels}x{side}x{side} {latents.dtype}, {size:,} bytes"
@@ -192,6 +213,11 @@ class _Planner:
 def _fingerprint_of(uri: str) -> str:
     """Name a given artifact: by its manifest, or, for foreign weights, by where they are."""
     return artifacts.read_manifest(uri)["fingerprint"] if artifacts.finished(uri) else f"foreign {uri}"
+
+
+def _graph_of(uri: str) -> AutoencoderSpec | None:
+    """Return the graph of a given autoencoder, if it is an artifact."""
+    return AutoencoderSpec.from_dict(artifacts.Autoencoder.open(uri).spec) if uri and artifacts.finished(uri) else None
 
 
 def describe(stages: list[Stage], config: Config) -> str:

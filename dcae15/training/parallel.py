@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any, cast
 
 import torch
@@ -44,9 +44,7 @@ class Step:
         blocks, roots = _blocks(network), _roots(network)
         if config.activation_checkpointing:
             for block in blocks:
-                block.forward = functools.partial(
-                    checkpoint, block.forward, use_reentrant=False, preserve_rng_state=False
-                )
+                _recompute(block)
         if config.compile:
             for root in roots:
                 root.compile()
@@ -75,6 +73,27 @@ class Step:
         else:
             with self.call.no_sync():
                 yield
+
+
+def _recompute(block: nn.Module) -> None:
+    """Compute a block's activations again for its backward pass; batch norms take in each batch's statistics once."""
+    norms = [module for module in block.modules() if isinstance(module, nn.BatchNorm2d)]
+    again: dict[str, Any] = {"context_fn": lambda: (nullcontext(), _without_statistics(norms))} if norms else {}
+    block.forward = functools.partial(checkpoint, block.forward, use_reentrant=False, preserve_rng_state=False, **again)
+
+
+@contextmanager
+def _without_statistics(norms: list[nn.BatchNorm2d]) -> Iterator[None]:
+    """Let batch norms normalise by the batch and leave their running statistics as they are."""
+    before = [(norm, norm.momentum, cast(Tensor, norm.num_batches_tracked).clone()) for norm in norms]
+    for norm in norms:
+        norm.momentum = 0.0
+    try:
+        yield
+    finally:
+        for norm, momentum, count in before:
+            norm.momentum = momentum
+            cast(Tensor, norm.num_batches_tracked).copy_(count)
 
 
 def _blocks(network: nn.Module) -> list[nn.Module]:

@@ -27,11 +27,11 @@ def assert_same(actual, expected):
     assert (actual - expected).abs().max() <= 1e-5 * expected.abs().max()
 
 
-@pytest.mark.parametrize("name", ["dcae15_f8c16", "dcae11_f8c16"])
+@pytest.mark.parametrize("name", ["dcae15_f8c16", "dcae11_f8c16", "dcae10_f8c16"])
 def test_autoencoder_gives_the_official_latents_and_images(name):
     config, weights, golden = read(name)
     spec = spec_from_official(config)
-    autoencoder = Autoencoder(spec)
+    autoencoder = Autoencoder(spec).eval()
     check_fit(from_official(weights), spec)
     autoencoder.load_state_dict(from_official(weights))
     with torch.no_grad():

@@ -45,7 +45,17 @@ def test_defaults_pass_without_warnings():
         (["data.resolution=36"], ["data.resolution is 36", "32 or 40"]),
         (["data.resolution=4"], ["data.resolution is 4", "use 8"]),
         (["autoencoder.encoder_widths=[24,24,48]"], ["autoencoder.encoder_widths has 3", "decoder_widths has 4"]),
-        (["autoencoder.encoder_depths=[1,1,1,2]"], ["autoencoder.encoder_depths starts with 1"]),
+        (["autoencoder.encoder_blocks=[ResBlock,EViTGLU]"], ["autoencoder.encoder_blocks has 2 entries", "4 stages"]),
+        (
+            ["autoencoder.decoder_blocks=[EViTGUL]"],
+            ["autoencoder.decoder_blocks has 'EViTGUL'", "did you mean 'EViTGLU'"],
+        ),
+        (["autoencoder.decoder_norms=[bn2d]"], ["autoencoder.decoder_norms has 'bn2d'", "'batch_norm'"]),
+        (["autoencoder.out_act=gelu"], ["autoencoder.out_act is 'gelu'", "'silu' or 'relu'"]),
+        (
+            ["autoencoder.latent_shortcuts=true", "autoencoder.latent_channels=24"],
+            ["autoencoder.encoder_widths ends with 64", "autoencoder.latent_channels 24", "latent_shortcuts=false"],
+        ),
         (["autoencoder.prefix.choices=[8,4,32]"], ["autoencoder.prefix.choices", "ascending"]),
         (["autoencoder.prefix.choices=[4,16]"], ["autoencoder.prefix.choices", "all 32 channels"]),
         (["autoencoder.prefix.choices=[4,64]"], ["autoencoder.prefix.choices", "all 32 channels"]),

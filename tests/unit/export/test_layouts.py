@@ -5,8 +5,9 @@ import torch
 from safetensors.torch import load_file
 
 from dcae15.errors import WeightsError
-from dcae15.export.layouts import check_fit, detect_layout, from_official, to_official
+from dcae15.export.layouts import build, check_fit, detect_layout, from_official, to_official
 from dcae15.models.autoencoder import Autoencoder, AutoencoderSpec
+from tests.families import FAMILIES, pixels, randomised
 
 GOLDEN = Path(__file__).parents[2] / "parity/golden"
 SPEC = AutoencoderSpec(4, (4, 8, 16, 16, 32), (0, 1, 2, 1, 1), (4, 8, 8, 16, 16), (0, 2, 1, 1, 3))
@@ -34,12 +35,80 @@ def test_our_weights_survive_the_round_trip(weights):
     check_fit(back, SPEC)
 
 
-@pytest.mark.parametrize("name", ["dcae15_f8c16", "dcae11_f8c16"])
+@pytest.mark.parametrize("name", ["dcae15_f8c16", "dcae11_f8c16", "dcae10_f8c16"])
 def test_official_weights_survive_the_round_trip(name):
     weights = official(name)
     back = to_official(from_official(weights))
     assert back.keys() == weights.keys()
-    assert all(back[key] is weights[key] for key in weights)
+    assert all(torch.equal(back[key], weights[key]) for key in weights)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_weights_of_every_family_survive_the_round_trip(family):
+    spec = FAMILIES[family]
+    weights = randomised(spec).state_dict()
+    there = to_official(weights, spec)
+    assert detect_layout(there) == "official"
+    back = from_official(there, spec)
+    assert back.keys() == weights.keys()
+    assert all(torch.equal(back[key], weights[key]) and back[key].dtype == weights[key].dtype for key in weights)
+    assert from_official(there).keys() == weights.keys(), "the names alone say the graph"
+    again = to_official(back, spec)
+    assert again.keys() == there.keys()
+    assert all(torch.equal(again[key], there[key]) for key in there)
+
+
+def test_names_of_sana_and_1_0_are_the_official_ones():
+    sana = to_official(randomised(FAMILIES["sana"]).state_dict(), FAMILIES["sana"])
+    assert {
+        "encoder.project_in.conv.weight",
+        "encoder.stages.0.op_list.1.main.conv.weight",
+        "encoder.stages.2.op_list.0.context_module.main.aggreg.0.0.weight",
+        "encoder.stages.2.op_list.0.context_module.main.aggreg.0.1.weight",
+        "encoder.project_out.main.op_list.0.conv.bias",
+        "decoder.project_in.main.conv.weight",
+        "decoder.stages.0.op_list.0.main.conv.conv.weight",
+        "decoder.project_out.op_list.2.conv.weight",
+    } <= sana.keys()
+    qkv = sana["encoder.stages.2.op_list.0.context_module.main.qkv.conv.weight"]
+    assert qkv.shape == (96, 48, 1, 1)
+
+
+def test_weights_with_latent_shortcuts_are_not_taken_for_others():
+    spec = FAMILIES["1.0"]
+    there = to_official(randomised(spec).state_dict(), spec)
+    without = AutoencoderSpec.from_dict({**spec.to_dict(), "latent_shortcuts": False})
+    with pytest.raises(
+        WeightsError, match=r"of the graph .*unknown keys \(4\): decoder\.project_in\.main\.conv\.bias"
+    ) as error:
+        from_official(dict(sorted(there.items())), without)
+    assert "latent_channels" in str(error.value)
+
+
+def test_published_files_lack_the_counters_of_batch_norms():
+    spec = FAMILIES["1.0"]
+    source = randomised(spec)
+    weights = {key: value for key, value in source.state_dict().items() if not key.endswith("num_batches_tracked")}
+    assert len(weights) < len(source.state_dict())
+    model = build(weights, spec)
+    assert not model.training
+    image = pixels(spec)
+    with torch.no_grad():
+        assert torch.equal(model(image), source(image))
+
+
+@pytest.mark.parametrize("family", ["1.0", "sana"])
+def test_damaged_attention_is_refused(family):
+    spec = FAMILIES[family]
+    ours = randomised(spec).state_dict()
+    there = to_official(ours, spec)
+    key = next(key for key in there if key.endswith("qkv.conv.weight"))
+    with pytest.raises(WeightsError, match=r"qkv\.conv\.weight has shape \(7, 3\)"):
+        from_official({**there, key: torch.zeros(7, 3)}, spec)
+    key = next(key for key in ours if key.endswith("to_k.weight"))
+    del ours[key]
+    with pytest.raises(WeightsError, match=r"missing keys \(1\): .*to_k\.weight"):
+        to_official(ours, spec)
 
 
 def test_unknown_keys_are_named(weights):
@@ -47,11 +116,6 @@ def test_unknown_keys_are_named(weights):
         from_official({**to_official(weights), "encoder.quant.weight": torch.zeros(1)})
     with pytest.raises(WeightsError, match=r"encoder\.stages\.1"):
         to_official(to_official(weights))
-
-
-def test_dc_ae_1_0_is_refused_with_the_reason():
-    with pytest.raises(WeightsError, match=r"and \d+ more.*linear attention.*not supported"):
-        from_official(official("dcae10_f8c16"))
 
 
 def test_other_models_are_refused():

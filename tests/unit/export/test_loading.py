@@ -5,10 +5,14 @@ import pytest
 import torch
 from safetensors.torch import save, save_file
 
-from dcae15.errors import ConfigError, WeightsError
+from dcae15.errors import ArtifactError, ConfigError, StorageError, WeightsError
+from dcae15.export.foreign_config import official_dotlist
 from dcae15.export.layouts import to_official
-from dcae15.export.loading import load_foreign_autoencoder, read_state_dict
+from dcae15.export.loading import load_foreign_autoencoder
+from dcae15.loading import load_autoencoder
 from dcae15.models.autoencoder import Autoencoder, AutoencoderSpec
+from dcae15.weights import read_state_dict
+from tests.families import FAMILIES, pixels, randomised
 
 SPEC = AutoencoderSpec(4, (4, 8, 16), (0, 1, 1), (4, 8, 16), (0, 1, 2))
 DOTLIST = (
@@ -106,3 +110,69 @@ def test_pickled_code_never_runs(tmp_path):
     with pytest.raises(WeightsError, match="never unpickled"):
         read_state_dict(str(tmp_path / "bomb.pt"))
     assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("layout", ["official", "ours"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_family_opens_from_a_bare_file_of_either_layout(tmp_path, family, layout):
+    source = randomised(FAMILIES[family])
+    weights = source.state_dict() if layout == "ours" else to_official(source.state_dict(), source.spec)
+    path = str(tmp_path / "a.pt")
+    torch.save({"state_dict": weights}, path)
+    image = pixels(source.spec)
+    for config in (source.spec, official_dotlist(source.spec)):
+        loaded = load_autoencoder(path, config)
+        with torch.no_grad():
+            assert torch.equal(loaded(image), source(image))
+
+
+def test_checkpoints_of_the_official_trainer_hold_the_last_weights_and_averages(tmp_path):
+    last, average = (randomised(FAMILIES["1.0"], seed) for seed in (0, 1))
+    last_weights, average_weights = (to_official(m.state_dict(), m.spec) for m in (last, average))
+    path = str(tmp_path / "checkpoint.pt")
+    torch.save({"model_state_dict": last_weights, "ema": {0.999: average_weights}, "global_step": 3}, path)
+    for ema, expected in ((None, last), (0.999, average)):
+        loaded = load_autoencoder(path, last.spec, ema=ema)
+        assert all(torch.equal(value, expected.state_dict()[key]) for key, value in loaded.state_dict().items())
+    with pytest.raises(WeightsError, match=r"no moving average of decay 0\.99: it has 0\.999"):
+        load_autoencoder(path, last.spec, ema=0.99)
+    torch.save({"state_dict": last_weights}, path)
+    with pytest.raises(WeightsError, match="it has none under 'ema'"):
+        load_autoencoder(path, last.spec, ema=0.99)
+    save_file({k: v.contiguous() for k, v in last_weights.items()}, tmp_path / "a.safetensors")
+    with pytest.raises(WeightsError, match="no moving averages"):
+        load_autoencoder(str(tmp_path / "a.safetensors"), last.spec, ema=0.999)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"latent_channels": 16}, r"encoder\.conv_out\.weight has shape \(8, 64, 3, 3\), expected \(16, 64, 3, 3\)"),
+        ({"encoder_depths": [0, 1, 2, 2]}, r"missing keys"),
+        ({"encoder_blocks": "ResBlock"}, r"missing keys.*not expected keys"),
+        ({"latent_shortcuts": False}, r"unknown keys.*project_in\.main"),
+    ],
+)
+def test_weights_of_another_graph_name_file_graph_and_mending(tmp_path, changes, words):
+    source = randomised(FAMILIES["1.0"])
+    path = str(tmp_path / "weights.pt")
+    torch.save(to_official(source.state_dict(), source.spec), path)
+    other = AutoencoderSpec.from_dict({**source.spec.to_dict(), **changes})
+    with pytest.raises(WeightsError, match=words) as error:
+        load_autoencoder(path, other)
+    message = str(error.value)
+    assert message.startswith(path) and "autoencoder.preset=NAME" in message and str(other.to_dict()) in message
+
+
+def test_what_is_no_autoencoder_is_refused_in_one_sentence(tmp_path):
+    with pytest.raises(ArtifactError, match=r"nowhere is no autoencoder.*manifest\.json.*train_autoencoder"):
+        load_autoencoder(str(tmp_path / "nowhere"))
+    (tmp_path / "config.json").write_text(json.dumps({"model_name": "dc-ae-f31c32"}))
+    with pytest.raises(ConfigError, match=r"config\.json: unknown autoencoder preset 'dc-ae-f31c32'.*did you mean"):
+        load_autoencoder(str(tmp_path))
+    (tmp_path / "config.json").write_text(json.dumps({"model_name": "dc-ae-f32c32-in-1.0"}))
+    with pytest.raises(StorageError, match=r"holds no weights: expected diffusion_pytorch_model\.safetensors"):
+        load_autoencoder(str(tmp_path))
+    (tmp_path / "config.json").write_text("[1]")
+    with pytest.raises(ConfigError, match=r"config\.json is not a JSON object"):
+        load_autoencoder(str(tmp_path))
