@@ -21,7 +21,8 @@ pytestmark = [pytest.mark.ray, pytest.mark.timeout(1500)]
 
 WORDS = [
     "data.shard_images=8",
-    "autoencoder.training.images=4800",
+    "autoencoder.phases=[{name: everything, training: {images: 3200}}, {name: the head, parts: [decoder_head], "
+    "losses: {adversarial: {weight: 0.5, width: 8, layers: 1, start_images: 320}}, training: {images: 2560}}]",
     "autoencoder.training.checkpoint_images=320",
     "diffusion.training.images=4800",
     "diffusion.training.checkpoint_images=320",
@@ -135,8 +136,9 @@ def disturbed(tmp_path_factory: pytest.TempPathFactory, undisturbed: dict[str, P
     def written(stage: str, count: int) -> bool:
         return len(list(at(stage).rglob("*.parquet.json"))) >= count
 
-    def saved(stage: str) -> bool:
-        return any((at(stage) / "checkpoints").glob("*.pt.json"))
+    def saved(stage: str, after: int = 0) -> bool:
+        """Whether there is a checkpoint of more than so many images."""
+        return any(int(path.name.split(".")[0]) > after for path in (at(stage) / "checkpoints").glob("*.pt.json"))
 
     def unfinished(stage: str) -> None:
         assert not (at(stage) / MANIFEST).exists(), f"the kill came too late for {stage}"
@@ -153,7 +155,7 @@ def disturbed(tmp_path_factory: pytest.TempPathFactory, undisturbed: dict[str, P
         unfinished("train_autoencoder")
 
         run = start()
-        run.wait_for(lambda: saved("train_baseline"), "a checkpoint of the baseline")
+        run.wait_for(lambda: saved("train_baseline", after=3200), "a checkpoint of the baseline with its discriminator")
         os.kill(run.worker("ray::RayTrainWorker"), signal.SIGKILL)
         unfinished("train_baseline")
         run.wait_for(lambda: written("cache_latents", 1), "the worker was replaced, and a shard of latents")

@@ -246,12 +246,20 @@ CONFIGS = Path(__file__).parents[2] / "pipelines" / "configs"
 @pytest.mark.parametrize("file", sorted(CONFIGS.glob("*.yaml")), ids=lambda file: file.stem)
 def test_the_shipped_files_are_valid_and_without_idle_values(file):
     shipped = from_yaml(file.read_text(), file.name)
-    config, _ = build([shipped, from_overrides(["data.source=/images"] if "imagenet" in file.stem else [])])
+    imagenet = "imagenet" in file.stem
+    vgg, heads = (f"autoencoder.losses.perceptual.{name}" for name in ("vgg", "heads"))
+    given = from_overrides(["data.source=/images", f"{vgg}=/vgg.pth", f"{heads}=/heads.pth"] if imagenet else [])
+    config, _ = build([shipped, given])
     check(config)
     assert warnings_for(config) == []
-    if "imagenet" in file.stem:
-        with pytest.raises(ConfigError, match=r"data\.source must be given"):
+    if imagenet:
+        with pytest.raises(ConfigError, match=rf"data\.source must be given(.|\n)*{vgg} must be given(.|\n)*{heads}"):
             build([shipped])
+        phases = config.autoencoder.phases
+        assert phases[0].parts == ["all"]
+        assert phases[-1].parts == ["decoder_head"]
+        assert [bool(phase.losses.adversarial.weight) for phase in phases] == [False] * (len(phases) - 1) + [True]
+        assert all(phase.losses.perceptual.vgg == "/vgg.pth" and phase.prefix.kind == "prefix" for phase in phases)
 
 
 def test_an_empty_file_changes_nothing():
