@@ -72,7 +72,7 @@ def run_command(command: Command, name: str) -> None:
         return
     for uri in run_stages(config, names, given):
         print(f"artifact: {uri}")
-    following = [s.name for s in plan(config, given) if s.name not in (*CONTROLS, *names)]
+    following = [s.name for s in plan(config, given) if s.name not in (*IMPORTS, *CONTROLS, *names)]
     following = [s for s in following if STAGES.index(s) > STAGES.index(name)]
     if following:
         print(f"next: python pipelines/{following[0]}.py with the same configuration")

@@ -17,8 +17,9 @@ from dcae15.data import shards
 from dcae15.data.loader import load_images
 from dcae15.data.pixels import to_pixels
 from dcae15.errors import ArtifactError, WeightsError
+from dcae15.evaluation.latents import channel_rows
 from dcae15.evaluation.reconstruction import encode_images, partial_reconstructions, reconstruction_row
-from dcae15.evaluation.structure import channel_rows, structure_row
+from dcae15.evaluation.structure import structure_row
 from dcae15.export.foreign_config import official_dotlist, spec_from_official
 from dcae15.export.importing import import_autoencoder
 from dcae15.export.layouts import build, from_official
