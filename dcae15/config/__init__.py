@@ -1,7 +1,13 @@
 """The configuration: schema, layers of YAML files and overrides, checks, help, and the fingerprints of results."""
 
 from dcae15.config.advice import warnings_for
-from dcae15.config.checks import PERCEPTUAL_SOURCES, check, latent_channels, spatial_compression
+from dcae15.config.checks import (
+    PERCEPTUAL_SOURCES,
+    check,
+    latent_channels,
+    phase_size_problems,
+    spatial_compression,
+)
 from dcae15.config.help import dump, fields_help
 from dcae15.config.identity import SCHEMA_VERSION, fingerprint, result_fields
 from dcae15.config.layers import Layer, build, from_overrides, from_yaml
@@ -11,6 +17,7 @@ from dcae15.config.phases import (
     phase_fields,
     phases_of,
     prefix_choices,
+    prefix_fields,
     trained_prefixes,
     whole_batches,
     without_masks,
@@ -67,8 +74,10 @@ __all__ = [
     "latent_channels",
     "mask_kind",
     "phase_fields",
+    "phase_size_problems",
     "phases_of",
     "prefix_choices",
+    "prefix_fields",
     "result_fields",
     "spatial_compression",
     "trained_prefixes",

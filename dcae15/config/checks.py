@@ -202,6 +202,9 @@ def _losses(path: str, losses: LossesConfig, images: int) -> Iterator[str]:
         )
 
 
+LPIPS_LEAST_SIDE = 16
+"""VGG-16 halves an image four times before its last features."""
+
 PERCEPTUAL_SOURCES = {
     "vgg": "LPIPS needs VGG-16's weights; download vgg16-397923af.pth from download.pytorch.org/models and give its path or URI",
     "heads": "LPIPS needs its linear heads; download lpips/weights/v0.1/vgg.pth from the repository "
@@ -231,6 +234,8 @@ def _prefix(path: str, prefix: PrefixConfig, channels: int) -> Iterator[str]:
         elif prefix.choices[-1] != channels:
             yield f"{path}.choices {prefix.choices} must end with all {channels} channels of the latent"
     count = len(prefix_choices(prefix, channels))
+    if any(weight == 0 for weight in prefix.choice_weights[:-1]):
+        yield f"{path}.choice_weights {prefix.choice_weights} never draw a prefix; leave it out of the choices instead"
     for name, expected, of in (("choice_weights", count, "choices"), ("draw_weights", prefix.draws, "draws")):
         weights = getattr(prefix, name)
         if weights and (len(weights) != expected or not sum(weights)):
@@ -264,14 +269,32 @@ def _resolution(config: Config) -> Iterator[str]:
             f"data.resolution is {resolution}, not a multiple of the autoencoder's spatial compression {f}; "
             f"use {valid}, or another autoencoder"
         )
-    for i, phase in enumerate(config.autoencoder.phases):
-        path = f"autoencoder.phases[{i}].resolution"
+    yield from phase_size_problems(config.autoencoder, resolution)
+
+
+def phase_size_problems(autoencoder: AutoencoderConfig, resolution: int) -> Iterator[str]:
+    """Yield what is wrong with the sizes of the phases' images, given prepared images of ``resolution`` pixels."""
+    f = spatial_compression(autoencoder)
+    for i, phase in enumerate(phases_of(autoencoder)):
+        path = f"autoencoder.phases[{i}]" if autoencoder.phases else "autoencoder"
         if phase.resolution % f:
-            yield f"{path} is {phase.resolution}, not a multiple of the autoencoder's spatial compression {f}"
+            yield f"{path}.resolution is {phase.resolution}, not a multiple of the autoencoder's spatial compression {f}"
         if phase.resolution > resolution:
             yield (
-                f"{path} is {phase.resolution}, larger than the prepared images of data.resolution {resolution}; "
+                f"{path}.resolution is {phase.resolution}, larger than the prepared images of {resolution} pixels; "
                 "raise data.resolution"
+            )
+        side, adversarial = phase.resolution or resolution, phase.losses.adversarial
+        if phase.losses.perceptual.weight and side < LPIPS_LEAST_SIDE:
+            yield (
+                f"{path}.losses.perceptual.weight is {phase.losses.perceptual.weight:g}, but LPIPS needs images of "
+                f"{LPIPS_LEAST_SIDE} pixels or more, and these have {side}; set it to 0"
+            )
+        least = 3 * 2**adversarial.layers
+        if adversarial.weight and side < least:
+            yield (
+                f"{path}.losses.adversarial.layers is {adversarial.layers}, which needs images of {least} pixels or more, and "
+                f"these have {side}; lower it"
             )
 
 

@@ -55,16 +55,23 @@ def without_masks(autoencoder: AutoencoderConfig, kind: str = "none") -> Autoenc
     return dataclasses.replace(autoencoder, phases=phases)
 
 
+def prefix_fields(prefix: PrefixConfig, channels: int) -> dict[str, Any]:
+    """Return what can change a result of masks, without what has no effect."""
+    if prefix.kind == "none":
+        return {"kind": "none"}
+    fields = result_fields(prefix)
+    del fields["first"], fields["step"]
+    return {**fields, "choices": prefix_choices(prefix, channels)}
+
+
 def phase_fields(phase: PhaseConfig, channels: int, resolution: int) -> dict[str, Any]:
     """Return what can change a phase's result, without what has no effect: the same phase said otherwise is the same."""
     fields = result_fields(phase)
     fields["resolution"] = phase.resolution or resolution
-    prefix = fields["prefix"]
-    if phase.prefix.kind == "none":
-        fields["prefix"] = {"kind": "none"}
-    else:
-        del prefix["first"], prefix["step"]
-        prefix["choices"] = prefix_choices(phase.prefix, channels)
+    fields["prefix"] = prefix_fields(phase.prefix, channels)
+    adversarial = phase.losses.adversarial
+    if adversarial.weight and (adversarial.adaptive or adversarial.norm == "batch"):  # they are of each part of a batch
+        fields["training"]["accumulation"] = phase.training.accumulation
     losses = fields["losses"]
     for name in ("perceptual", "adversarial"):
         if not losses[name]["weight"]:

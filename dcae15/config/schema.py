@@ -173,14 +173,22 @@ class TrainingConfig:
     )
     accumulation: int = option(
         1,
-        "parts that a worker computes its share of a batch in, one after the other: less memory, the same step",
+        "parts that a worker computes its share of a batch in, one after the other: less memory, the same step "
+        "(an adaptive adversarial weight and batch statistics are of each part)",
         least=1,
+        affects_result=False,
     )
     bf16: bool = option(False, "compute in bfloat16 under autocast; weights and optimizer stay float32")
-    channels_last: bool = option(False, "memory format of convolutions; same numbers, faster on GPUs")
-    compile: bool = option(False, "compile the model; same numbers within tolerance, slow first step")
+    channels_last: bool = option(
+        False, "memory format of convolutions; same numbers, faster on GPUs", affects_result=False
+    )
+    compile: bool = option(
+        False, "compile the model; same numbers within tolerance, slow first step", affects_result=False
+    )
     activation_checkpointing: bool = option(
-        False, "compute activations again for the backward pass instead of keeping them: less memory, the same numbers"
+        False,
+        "compute activations again for the backward pass instead of keeping them: less memory, the same numbers",
+        affects_result=False,
     )
     parallel: str = option(
         "ddp",
@@ -189,7 +197,11 @@ class TrainingConfig:
         affects_result=False,
     )
     log_images: int = option(
-        3_200, "interval of progress lines and tracked metrics", unit="images", affects_result=False, least=1
+        3_200,
+        "interval of progress lines and tracked metrics; also how often a worker asks whether its node is about to go",
+        unit="images",
+        affects_result=False,
+        least=1,
     )
     checkpoint_images: int = option(16_000, "interval of checkpoints", unit="images", affects_result=False, least=1)
     keep_checkpoints: int = option(2, "checkpoints kept; older ones are deleted", affects_result=False, least=1)

@@ -84,6 +84,7 @@ class Batches:
         rank: which part of each batch.
         world: how many parts.
         depth: batches prepared ahead.
+        pin: keep inputs in pinned memory, from which a GPU copies while it computes.
     """
 
     def __init__(
@@ -97,9 +98,11 @@ class Batches:
         rank: int,
         world: int,
         depth: int = 4,
+        pin: bool = False,
     ) -> None:
         self.cache, self.order, self.assemble = cache, order, assemble
         self.batch_size, self.start, self.rank, self.world = batch_size, start, rank, world
+        self.pin = pin
         self._ready: queue.Queue[Batch | BaseException] = queue.Queue(maxsize=depth)
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._fill, name="dcae15-loader", daemon=True)
@@ -112,6 +115,8 @@ class Batches:
                 first = start + self.rank * part
                 values, labels = self.cache.gather(self.order.take(first, part))
                 inputs = self.assemble(values, np.arange(first, first + part))
+                if self.pin:
+                    inputs = inputs.pin_memory()
                 self._put(Batch(start, inputs, torch.from_numpy(labels)))
                 start += self.batch_size
         except BaseException as error:  # handed to the consumer, who raises it
@@ -153,6 +158,7 @@ def image_batches(
     min_area: float,
     flip: bool,
     resolution: int = 0,
+    pin: bool = False,
 ) -> Batches:
     """Batches of uint8 training images (b, H, W, 3): cropped as the set says, half of them mirrored with ``flip``.
 
@@ -177,10 +183,12 @@ def image_batches(
     split = image_set.splits["train"]
     cache = ShardCache(image_set.uri, split, lambda table: decode_images(table, image_set))
     order = Order([s.count for s in split.shards], seed)
-    return Batches(cache, order, assemble, batch_size=batch_size, start=start, rank=rank, world=world)
+    return Batches(cache, order, assemble, batch_size=batch_size, start=start, rank=rank, world=world, pin=pin)
 
 
-def latent_batches(latent_set: LatentSet, *, seed: int, batch_size: int, start: int, rank: int, world: int) -> Batches:
+def latent_batches(
+    latent_set: LatentSet, *, seed: int, batch_size: int, start: int, rank: int, world: int, pin: bool = False
+) -> Batches:
     """Batches of raw float32 latents (b, C, h, w)."""
     spec, split = latent_set.spec, latent_set.splits["train"]
 
@@ -193,9 +201,11 @@ def latent_batches(latent_set: LatentSet, *, seed: int, batch_size: int, start: 
 
     cache = ShardCache(latent_set.uri, split, decode)
     order = Order([s.count for s in split.shards], seed)
-    return Batches(
-        cache, order, lambda values, _: torch.stack(values), batch_size=batch_size, start=start, rank=rank, world=world
-    )
+
+    def assemble(values: list[Any], positions: np.ndarray) -> Tensor:
+        return torch.stack(values)
+
+    return Batches(cache, order, assemble, batch_size=batch_size, start=start, rank=rank, world=world, pin=pin)
 
 
 def decode_images(table: pa.Table, image_set: ImageSet) -> dict[str, Any]:

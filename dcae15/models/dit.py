@@ -243,4 +243,4 @@ class DiT(nn.Module):
             x_BND = block(x_BND, condition_BD)
         patches = self.final_layer(x_BND, condition_BD, prefix=shape[1])
         side, p = spec.latent_size // spec.patch_size, spec.patch_size
-        return patches.reshape(-1, side, side, p, p, shape[1]).permute(0, 5, 1, 3, 2, 4).reshape(shape)
+        return patches.reshape(-1, side, side, p, p, shape[1]).permute(0, 5, 1, 3, 2, 4).reshape(shape).contiguous()

@@ -16,10 +16,12 @@ from dcae15.config import (
     Config,
     fingerprint,
     images_of,
+    latent_channels,
     mask_kind,
     phase_fields,
     phases_of,
     prefix_choices,
+    prefix_fields,
     result_fields,
     without_masks,
 )
@@ -92,6 +94,7 @@ class _Planner:
     def __init__(self, config: Config, given: dict[str, str]) -> None:
         self.config = config
         self.stages: list[Stage] = []
+        self.given = given
         self.known = {role: (uri, _fingerprint_of(uri)) for role, uri in given.items()}
         self.graph = _graph_of(given.get("autoencoder", ""))
 
@@ -130,6 +133,9 @@ class _Planner:
             images = f"{count:,}" if not data.limit else f"{min(data.limit, count):,} or fewer"
         else:
             del fields["shapes"]
+        del fields["random_crop_min_area"]  # training crops, see _autoencoder
+        if data.crop == "center":
+            del fields["store_side"]
         size = f"{data.resolution}x{data.resolution} pixels, {data.resolution**2 * 3:,} bytes uncompressed"
         fields["seed"] = self.config.seed
         self._add("prepare_images", "images", "images", (), fields, source=data.source, images=images, each=size)
@@ -151,9 +157,10 @@ class _Planner:
             "spec": spec.to_dict(),
             "flip": settings.flip,
             "phases": [phase_fields(phase, spec.latent_channels, self.config.data.resolution) for phase in phases],
-            "random_crop_min_area": self.config.data.random_crop_min_area,
             "seed": self.config.seed,
         }
+        if self.config.data.crop == "random" or "images" in self.given:
+            fields["random_crop_min_area"] = self.config.data.random_crop_min_area
         facts = {"latent": f"{spec.latent_channels} channels, f{spec.spatial_compression}"}
         for i, phase in enumerate(phases):
             masks = f"{phase.prefix.kind} masks {prefix_choices(phase.prefix, spec.latent_channels)}"
@@ -181,7 +188,8 @@ class _Planner:
     def train_diffusion(self) -> None:
         settings = self.config.diffusion
         training = settings.training
-        fields = {**result_fields(settings), "seed": self.config.seed}
+        prefix = prefix_fields(settings.prefix, latent_channels(self.config.autoencoder))
+        fields = {**result_fields(settings), "prefix": prefix, "seed": self.config.seed}
         facts = {
             "length": f"{training.images:,} images in batches of {training.batch_size}",
             "prefixes": settings.prefix.kind,

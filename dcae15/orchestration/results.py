@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from dcae15 import artifacts, storage, tracking
-from dcae15.config import Config, dump, images_of, phases_of, warnings_for
+from dcae15.config import Config, dump, images_of, phases_of, warnings_for, whole_batches
 from dcae15.evaluation.measure import read_pictures
 from dcae15.orchestration.plan import Stage
 from dcae15.report.data import ReportData, StageSummary, in_order
@@ -112,7 +112,7 @@ def _summary(config: Config, image_set: artifacts.ImageSet) -> str:
         f"{image_set.resolution} x {image_set.resolution} pixels"
         + (f" ({rejected} quarantined)" if rejected else "")
         + f". The autoencoder saw {sum(map(images_of, phases_of(config.autoencoder))):,} images"
-        + (f", the denoiser {config.diffusion.training.images:,} latents" if config.diffusion.enabled else "")
+        + (f", the denoiser {whole_batches(config.diffusion.training):,} latents" if config.diffusion.enabled else "")
         + f"; seed {config.seed}."
     )
 

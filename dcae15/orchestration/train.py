@@ -13,7 +13,7 @@ from ray.train.v2.api.exceptions import TrainingFailedError
 
 from dcae15 import storage, tracking
 from dcae15.config import Config
-from dcae15.errors import ArtifactError, ConfigError, Dcae15Error, TrainingError
+from dcae15.errors import ArtifactError, ConfigError, Dcae15Error, TrainingError, WeightsError
 from dcae15.orchestration.cluster import Cluster, check_workers, user_error
 from dcae15.orchestration.console import console
 from dcae15.orchestration.runtime import RayRuntime
@@ -79,6 +79,6 @@ def _worker(loop: dict[str, Any]) -> Dcae15Error | None:
     tracker = tracking.open_tracker(loop["tracker"] if runtime.rank == 0 else tracking.TrackerSpec())
     try:
         loop["function"](loop["config"], runtime=runtime, tracker=tracker, **loop["stage"])
-    except (ConfigError, ArtifactError, TrainingError) as error:
+    except (ConfigError, ArtifactError, TrainingError, WeightsError) as error:
         return type(error)(str(error))
     return None

@@ -7,13 +7,14 @@ They are the same for every launcher, so a run started on a laptop continues on 
 from __future__ import annotations
 
 import io
+import json
 import logging
 from typing import Any
 
 import torch
 
 from dcae15 import storage
-from dcae15.errors import StorageError
+from dcae15.errors import TrainingError
 
 log = logging.getLogger(__name__)
 
@@ -31,29 +32,63 @@ class Checkpoints:
         self.keep = keep
 
     def save(self, images_seen: int, state: dict[str, Any]) -> None:
-        """Write a checkpoint, then delete the oldest beyond ``keep``. Only one process of a run may call this."""
+        """Write a checkpoint, then delete the oldest beyond ``keep``. Only one process of a run may call this.
+
+        Checkpoints of more images are damaged ones that the run went back behind; they are deleted first.
+        """
         buffer = io.BytesIO()
         torch.save(state, buffer)
         data = buffer.getvalue()
-        name = f"{images_seen:012d}.pt"
+        name = _name(images_seen)
+        for abandoned in (other for other in self._complete() if other > name):
+            self._remove(abandoned)
         storage.write_bytes(storage.join(self.uri, name), data)
         storage.write_json(storage.join(self.uri, name + ".json"), {"bytes": len(data), "sha256": storage.sha256(data)})
         for old in self._complete()[: -self.keep]:
-            storage.remove(storage.join(self.uri, old + ".json"))
-            storage.remove(storage.join(self.uri, old))
+            self._remove(old)
 
     def latest(self) -> dict[str, Any] | None:
-        """Return the state of the newest undamaged checkpoint, on the CPU; None when there is none."""
+        """Return the state of the newest undamaged checkpoint, on the CPU; None when there is none.
+
+        Raises:
+            StorageError: a checkpoint cannot be read now, which does not mean that it is damaged.
+        """
         for name in reversed(self._complete()):
-            uri = storage.join(self.uri, name)
-            try:
-                data = storage.read_bytes(uri)
-                if storage.sha256(data) == storage.read_json(uri + ".json")["sha256"]:
-                    return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-            except (StorageError, KeyError, ValueError) as error:
-                log.warning("checkpoint %s cannot be read: %s", uri, error)
-            log.warning("checkpoint %s is damaged; going back to the one before", uri)
+            state = self._read(name)
+            if state is not None:
+                return state
+            log.warning("checkpoint %s is damaged; going back to the one before", storage.join(self.uri, name))
         return None
+
+    def at(self, images_seen: int) -> dict[str, Any]:
+        """Return the state of the checkpoint at so many images.
+
+        Raises:
+            StorageError: it cannot be read.
+            TrainingError: it is damaged.
+        """
+        state = self._read(_name(images_seen))
+        if state is None:
+            raise TrainingError(
+                f"checkpoint {storage.join(self.uri, _name(images_seen))} is damaged; run the command again"
+            )
+        return state
+
+    def _read(self, name: str) -> dict[str, Any] | None:
+        """Return the state of a checkpoint, or None when its bytes are not those that were written."""
+        uri = storage.join(self.uri, name)
+        data = storage.read_bytes(uri)
+        try:
+            expected = json.loads(storage.read_bytes(uri + ".json"))["sha256"]
+        except (KeyError, TypeError, ValueError):
+            return None
+        if storage.sha256(data) != expected:
+            return None
+        return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+
+    def _remove(self, name: str) -> None:
+        storage.remove(storage.join(self.uri, name + ".json"))
+        storage.remove(storage.join(self.uri, name))
 
     def clear(self) -> None:
         """Delete all checkpoints."""
@@ -62,3 +97,7 @@ class Checkpoints:
     def _complete(self) -> list[str]:
         present = {info.path for info in storage.list_files(self.uri)}
         return sorted(path for path in present if path.endswith(".pt") and path + ".json" in present)
+
+
+def _name(images_seen: int) -> str:
+    return f"{images_seen:012d}.pt"

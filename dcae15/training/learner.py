@@ -109,7 +109,10 @@ class Learner:
             self.critic.optimizer.zero_grad(set_to_none=True)
 
     def state(self) -> dict[str, Any]:
-        """Return everything that the next step depends on, as whole tensors on the CPU; all workers call this together."""
+        """Return everything that the next step depends on, as whole tensors on the CPU of rank 0.
+
+        All workers call this together; the others get None for tensors.
+        """
         critic = self.critic and {
             "network": self.critic.objective.network.state_dict(),
             "optimizer": self.critic.optimizer.state_dict(),
@@ -120,7 +123,8 @@ class Learner:
                 "optimizer": self.optimizer.state_dict(),
                 "average": self.average.state_dict(),
                 "critic": critic,
-            }
+            },
+            keep=self.runtime.rank == 0,
         )
 
     def load(self, saved: dict[str, Any]) -> None:
@@ -130,7 +134,7 @@ class Learner:
         self.average.load_state_dict(saved["average"])
         if self.critic is not None:
             self.critic.objective.network.load_state_dict(saved["critic"]["network"])
-            self.critic.optimizer.load_state_dict(saved["critic"]["optimizer"])
+            parallel.put_optimizer(saved["critic"]["optimizer"], self.critic.optimizer)
 
     def changeable(self) -> set[str]:
         """Return the names of weights that training may change: what is not frozen, and its running statistics."""
@@ -186,6 +190,6 @@ def _require_finite(named: dict[str, Tensor], images_seen: int) -> None:
     whose = "the discriminator's gradient" if guilty.startswith("discriminator") else "the gradient"
     raise TrainingError(
         f"{whose} is not finite after {images_seen} images (loss {float(named['loss']):.4g} on this worker); "
-        "the weights were not changed and the last checkpoint is good: lower training.learning_rate, "
-        "lengthen training.warmup_images or set training.clip_norm, then run the same command again"
+        "the weights were not changed and the last checkpoint is good. The same command would meet the same numbers: lower "
+        "training.learning_rate, lengthen training.warmup_images or set training.clip_norm, which begins a run of another name"
     )

@@ -7,10 +7,12 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from dcae15.config import TrainingConfig
 from dcae15.data.loader import Batch
+from dcae15.errors import TrainingError
 from dcae15.runtime import Runtime
 from dcae15.training import parts
 from dcae15.training.checkpoint import Checkpoints
@@ -53,6 +55,7 @@ class TrainState:
         history: one row per log interval: images, phase, loss, learning_rate, gradient_norm, images_per_second, data_wait, ...
         resumed_from: images seen when this process took over; 0 for a fresh start.
         begun: digests of the weights when the phase began.
+        unmoved: trainable parameters that a phase left as they were, by the phase's name.
     """
 
     images_seen: int = 0
@@ -60,6 +63,7 @@ class TrainState:
     history: list[Row] = field(default_factory=list)
     resumed_from: int = 0
     begun: dict[str, str] = field(default_factory=dict)
+    unmoved: dict[str, list[str]] = field(default_factory=dict)
 
 
 @dataclass
@@ -67,16 +71,14 @@ class Trained:
     """The result: weights after the last step, their moving average, and what happened.
 
     Attributes:
-        weights: of the last step.
-        average: of the last phase.
+        weights: of the last step; on rank 0, None elsewhere.
+        average: of the last phase; on rank 0, None elsewhere.
         state: where the run ended.
-        unmoved: trainable parameters that a phase left as they were, by phase.
     """
 
     weights: Weights
     average: Weights
     state: TrainState
-    unmoved: dict[str, list[str]]
 
 
 def train(
@@ -107,62 +109,73 @@ def train(
     Raises:
         TrainingError: the loss or gradient is not finite, and the last checkpoint is untouched; or something frozen has changed.
     """
-    saved = checkpoints.latest()
-    state = TrainState()
-    if saved is not None:
-        state = TrainState(
-            saved["images_seen"],
-            saved["phase"],
-            saved["history"],
-            resumed_from=saved["images_seen"],
-            begun=saved["begun"],
-        )
-    stages = _Phases(make_network, seed, runtime, checkpoints, on_log)
-    unmoved: dict[str, list[str]] = {}
-    weights: Weights | None = None
+    run = _Run(make_network, phases, seed, runtime, checkpoints, on_log)
+    saved = run.newest()
+    resumed_from = saved["images_seen"] if saved else 0
     while True:
-        phase = phases[state.phase]
-        learner = stages.enter(phase, state, weights, saved)
+        state = TrainState(resumed_from=resumed_from)
+        if saved:
+            state = TrainState(resumed_from=resumed_from, **{name: saved[name] for name in KEPT})
+        learner = run.enter(state, saved)
         saved = None
-        stages.run(phase, state, learner)
+        run.finish(state, learner)
         result = learner.state()
-        unmoved[phase.name] = parts.unmoved(state.begun, parts.digests(result["network"]), learner.changeable())
+        del learner  # before the next phase needs the memory
+        run.require_frozen(state, result["network"])
         if state.phase == len(phases) - 1:
-            return Trained(result["network"], result["average"], state, {k: v for k, v in unmoved.items() if v})
-        weights = result["average"]
+            run.save(state, result)  # the artifact is written next, and may fail
+            return Trained(result["network"], result["average"], state)
         state.phase, state.begun = state.phase + 1, {}
-        stages.save(state, {"network": weights})
+        run.save(state, {"network": result["average"]})
+        saved = run.newest()
 
 
-class _Phases:
-    """Enters and runs phases."""
+KEPT = ("images_seen", "phase", "history", "begun", "unmoved")
+"""What a checkpoint keeps of a TrainState."""
+
+
+class _Run:
+    """Enters and finishes the phases of a run."""
 
     def __init__(
         self,
         make_network: Callable[[], nn.Module],
+        phases: Sequence[Phase],
         seed: int,
         runtime: Runtime,
         checkpoints: Checkpoints,
         on_log: Callable[[Row, TrainState], None],
     ) -> None:
-        self.make_network, self.seed, self.runtime = make_network, seed, runtime
+        self.make_network, self.phases, self.seed, self.runtime = make_network, phases, seed, runtime
         self.checkpoints, self.on_log = checkpoints, on_log
 
-    def enter(self, phase: Phase, state: TrainState, weights: Weights | None, saved: dict[str, Any] | None) -> Learner:
+    def newest(self) -> dict[str, Any] | None:
+        """Return the newest good checkpoint: rank 0 chooses, and the others read the same one."""
+        saved = self.checkpoints.latest() if self.runtime.rank == 0 else None
+        found = saved["images_seen"] if saved else -1
+        chosen = self.runtime.sum(torch.tensor(found if self.runtime.rank == 0 else 0, device=self.runtime.device))
+        if self.runtime.rank == 0 or chosen < 0:
+            return saved
+        return self.checkpoints.at(int(chosen))
+
+    def enter(self, state: TrainState, saved: dict[str, Any] | None) -> Learner:
         """Return what trains: continued from a checkpoint, or begun with the weights of the phase before."""
+        phase = self.phases[state.phase]
         network = self.make_network()
-        start = weights if saved is None else saved["network"]
-        if start is not None:
-            network.load_state_dict(start)
+        if saved:
+            network.load_state_dict(saved["network"])
         learner = Learner(phase.objective(network), phase.training, self.runtime)
-        if saved is not None and "optimizer" in saved:
+        if saved and "optimizer" in saved:
             learner.load(saved)
+        self.trainable = learner.changeable()
         if not state.begun:
-            state.begun = parts.digests(whole(network.state_dict()))
+            weights = whole(learner.network.state_dict(), keep=self.runtime.rank == 0)
+            state.begun = parts.digests(weights) if self.runtime.rank == 0 else {}
         return learner
 
-    def run(self, phase: Phase, state: TrainState, learner: Learner) -> None:
+    def finish(self, state: TrainState, learner: Learner) -> None:
         """Train until the phase's end."""
+        phase = self.phases[state.phase]
         config = phase.training
         meter = Meter(config.batch_size, self.runtime)
         with closing(phase.batches(state.images_seen)) as stream:  # stops the loader's thread
@@ -183,11 +196,27 @@ class _Phases:
                 if not last and (preempted or _crossed(before, after, config.checkpoint_images)):
                     self.save(state, learner.state())
 
+    def require_frozen(self, state: TrainState, weights: Weights) -> None:
+        """Note what the phase left unmoved, by comparing its end with its beginning.
+
+        Raises:
+            TrainingError: something frozen has changed; on every worker.
+        """
+        phase, error, unmoved = self.phases[state.phase], None, []
+        if self.runtime.rank == 0:
+            try:
+                unmoved = parts.unmoved(state.begun, parts.digests(weights), self.trainable)
+            except TrainingError as found:
+                error = found
+        if float(self.runtime.sum(torch.tensor(float(error is not None), device=self.runtime.device))):
+            raise error or TrainingError(f"phase {phase.name}: a frozen tensor has changed, as the first worker says")
+        if unmoved:
+            state.unmoved[phase.name] = unmoved
+
     def save(self, state: TrainState, of: dict[str, Any]) -> None:
         """Write a checkpoint."""
         if self.runtime.rank == 0:
-            about = {name: getattr(state, name) for name in ("images_seen", "phase", "history", "begun")}
-            self.checkpoints.save(state.images_seen, {**about, **of})
+            self.checkpoints.save(state.images_seen, {**{name: getattr(state, name) for name in KEPT}, **of})
         self.runtime.barrier()
 
 

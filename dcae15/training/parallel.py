@@ -39,8 +39,10 @@ class Step:
     def __init__(self, objective: Any, config: TrainingConfig, runtime: Runtime, parallel: str = "") -> None:
         parallel = parallel or config.parallel
         network = objective.network
-        memory_format = torch.channels_last if config.channels_last else torch.preserve_format
-        objective.to(runtime.device, memory_format=memory_format)
+        sharded = runtime.world > 1 and parallel == "fsdp"
+        objective.to(runtime.device)
+        if config.channels_last and not sharded:
+            objective.to(memory_format=torch.channels_last)
         blocks, roots = _blocks(network), _roots(network)
         if config.activation_checkpointing:
             for block in blocks:
@@ -50,14 +52,19 @@ class Step:
                 root.compile()
         self.sharded: list[FSDPModule] = []
         self.call: Any = objective
-        if runtime.world > 1 and parallel == "fsdp":
+        if sharded:
             mesh = init_device_mesh(runtime.device.type, (runtime.world,))
             for module in (*blocks, *roots):
                 fully_shard(module, mesh=mesh)
             self.sharded = [cast(FSDPModule, root) for root in roots]
+            if config.channels_last:  # shards are contiguous; convolutions follow their inputs as well
+                for root in roots:
+                    root.register_forward_pre_hook(_channels_last)
         elif runtime.world > 1:
             devices = [runtime.device] if runtime.device.type == "cuda" else None
-            self.call = DistributedDataParallel(objective, device_ids=devices, gradient_as_bucket_view=True)
+            self.call = DistributedDataParallel(
+                objective, device_ids=devices, gradient_as_bucket_view=True, broadcast_buffers=False
+            )
 
     def __call__(self, *arguments: Any) -> LossTerms:
         """Return the objective's terms."""
@@ -96,6 +103,13 @@ def _without_statistics(norms: list[nn.BatchNorm2d]) -> Iterator[None]:
             cast(Tensor, norm.num_batches_tracked).copy_(count)
 
 
+def _channels_last(module: nn.Module, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
+    return tuple(
+        a.contiguous(memory_format=torch.channels_last) if isinstance(a, Tensor) and a.ndim == 4 else a
+        for a in arguments
+    )
+
+
 def _blocks(network: nn.Module) -> list[nn.Module]:
     """Return what is computed again, and sharded, as a unit: residual blocks and resizing layers, transformer blocks."""
     if isinstance(network, Autoencoder):
@@ -114,21 +128,26 @@ def local(value: Tensor) -> Tensor:
     return value.to_local() if isinstance(value, DTensor) else value
 
 
-def whole(tree: Any) -> Any:
-    """Return nested containers with every tensor whole and on the CPU; all workers must call this together."""
+def whole(tree: Any, keep: bool = True) -> Any:
+    """Return nested containers with every tensor whole and on the CPU; all workers must call this together.
+
+    With ``keep=False`` this worker only takes part, and gets None for every tensor.
+    """
     if isinstance(tree, Tensor):
         value = tree.detach()
         value = value.full_tensor() if isinstance(value, DTensor) else value
-        return value.to("cpu", copy=True).contiguous()
+        return value.to("cpu", copy=True).contiguous() if keep else None
     if isinstance(tree, dict):
-        return {key: whole(value) for key, value in tree.items()}
-    return [whole(item) for item in tree] if isinstance(tree, list | tuple) else tree
+        return {key: whole(value, keep) for key, value in tree.items()}
+    return [whole(item, keep) for item in tree] if isinstance(tree, list | tuple) else tree
 
 
 def like(value: Tensor, target: Tensor) -> Tensor:
-    """Return a whole tensor on the device of ``target``, sharded as it is."""
-    value = value.to(device=target.device, dtype=target.dtype)
-    return distribute_tensor(value, target.device_mesh, target.placements) if isinstance(target, DTensor) else value
+    """Return a whole tensor on the device of ``target``, sharded and laid out in memory as it is."""
+    value = value.to(dtype=target.dtype)
+    if isinstance(target, DTensor):
+        return distribute_tensor(value.to(target.device), target.device_mesh, target.placements)
+    return torch.empty_like(target).copy_(value)  # a fused optimizer needs the strides of its parameter
 
 
 @torch.no_grad()
@@ -140,10 +159,15 @@ def put(values: dict[str, Tensor], into: dict[str, Tensor]) -> None:
         local(target).copy_(local(like(values[name], target)))
 
 
+@torch.no_grad()
 def put_optimizer(saved: dict[str, Any], optimizer: torch.optim.Optimizer) -> None:
-    """Load an optimizer's whole state, whatever its parameters are sharded over."""
-    optimizer.load_state_dict(saved)
-    for parameter, state in optimizer.state.items():
-        for name, value in state.items():
-            if isinstance(parameter, DTensor) and isinstance(value, Tensor) and value.shape == parameter.shape:
-                state[name] = like(value, parameter)
+    """Load an optimizer's whole state, whatever its parameters are sharded over and however they lie in memory."""
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    states = {
+        index: {
+            name: like(value, parameters[index]) if isinstance(value, Tensor) and value.ndim else value
+            for name, value in state.items()
+        }
+        for index, state in saved["state"].items()
+    }
+    optimizer.load_state_dict({**saved, "state": states})

@@ -11,8 +11,8 @@ from dcae15.errors import ConfigError, TrainingError
 from dcae15.models.autoencoder import Autoencoder
 
 
-def freeze(network: Autoencoder, parts: Sequence[str]) -> None:
-    """Leave only the named parts trainable, see ``PhaseConfig.parts``.
+def freeze(network: Autoencoder, parts: Sequence[str], path: str = "parts") -> None:
+    """Leave only the named parts trainable, see ``PhaseConfig.parts``; ``path`` is the field that names them.
 
     Raises:
         ConfigError: a part names no parameter; the message lists what there is.
@@ -25,7 +25,7 @@ def freeze(network: Autoencoder, parts: Sequence[str]) -> None:
         if not found:
             near = sorted({".".join(name.split(".")[:3]) for name in names})
             raise ConfigError(
-                f"autoencoder.phases[].parts has '{part}', which begins no parameter of this autoencoder; "
+                f"{path} has '{part}', which begins no parameter of this autoencoder; "
                 f"its parameters begin with {', '.join(near)}"
             )
         trainable.update(found)

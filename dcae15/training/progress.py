@@ -49,6 +49,16 @@ class Progress:
             self.warn(message)
         self.tracker.metrics({name: value for name, value in row.items() if name != "images"}, step=int(row["images"]))
 
+    def end(self, state: TrainState) -> None:
+        """Take in the end of the run, which may have been another process's."""
+        if self._guards is None:
+            self._replay(state, len(state.history))
+        for name, parameters in state.unmoved.items():
+            self.warn(
+                f"phase {name}: {len(parameters)} trainable parameters never changed, such as {parameters[0]}; "
+                "is its learning rate 0?"
+            )
+
     def warn(self, message: str) -> None:
         """Show and keep a warning."""
         self.warnings.append(message)
@@ -61,11 +71,15 @@ class Progress:
     def _notice(self, row: Row, state: TrainState) -> list[str]:
         """Return new warnings; what an earlier process noticed before this one took over is kept without being said again."""
         if self._guards is None:
-            for phase in range(state.phase + 1):
-                guards = Guards(r for r in state.history[:-1] if r["phase"] == phase)
-                self.warnings += [warning.message for warning in guards.warnings]
-                self._guards = (phase, guards)
+            self._replay(state, len(state.history) - 1)
         elif self._guards[0] != state.phase:
             self._guards = (state.phase, Guards())
         assert self._guards is not None
         return [w.message for w in self._guards[1].observe(row)]
+
+    def _replay(self, state: TrainState, rows: int) -> None:
+        """Look at the first rows of the history, of processes before this one."""
+        for phase in range(state.phase + 1):
+            guards = Guards(row for row in state.history[:rows] if row["phase"] == phase)
+            self.warnings += [warning.message for warning in guards.warnings]
+            self._guards = (phase, guards)

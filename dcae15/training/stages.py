@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Callable, Generator
 
@@ -11,11 +12,13 @@ from safetensors.torch import save as to_safetensors
 from dcae15 import artifacts, storage
 from dcae15.channels import PrefixChoices
 from dcae15.config import (
+    AutoencoderConfig,
     Config,
     PhaseConfig,
     PrefixConfig,
     images_of,
     mask_kind,
+    phase_size_problems,
     phases_of,
     prefix_choices,
     trained_prefixes,
@@ -25,8 +28,8 @@ from dcae15.config import (
 from dcae15.data.loader import Batch, image_batches, latent_batches
 from dcae15.data.statistics import normalisation
 from dcae15.errors import ConfigError
-from dcae15.losses.perceptual import load_lpips
-from dcae15.models.autoencoder import Autoencoder
+from dcae15.losses.perceptual import LPIPS, load_lpips
+from dcae15.models.autoencoder import Autoencoder, AutoencoderSpec
 from dcae15.models.discriminator import PatchDiscriminator
 from dcae15.models.dit import DiT, DiTSpec
 from dcae15.models.presets import autoencoder_spec
@@ -78,13 +81,14 @@ def train_autoencoder(
         with torch.random.fork_rng(devices=[]):  # torch's layers draw weights of their own first
             return Autoencoder(spec, generator(config.seed, "initial weights of the autoencoder", 0))
 
+    lpips = _ready(settings, spec, image_set.resolution)
     phases, first = [], 0
     for i, phase in enumerate(phases_of(settings)):
         last = first + images_of(phase)
 
         def objective(network: Autoencoder, i: int = i, phase: PhaseConfig = phase, first: int = first) -> Objective:
             parts.freeze(network, phase.parts)
-            return _autoencoder_objective(network, phase, config.seed, i, first, runtime)
+            return _autoencoder_objective(network, phase, lpips[i], config.seed, i, first, runtime)
 
         def batches(start: int, phase: PhaseConfig = phase) -> Generator[Batch, None, None]:
             return iter(
@@ -98,6 +102,7 @@ def train_autoencoder(
                     min_area=config.data.random_crop_min_area,
                     flip=settings.flip,
                     resolution=phase.resolution,
+                    pin=runtime.device.type == "cuda",
                 )
             )
 
@@ -121,8 +126,32 @@ def train_autoencoder(
     )
 
 
+def _ready(settings: AutoencoderConfig, spec: AutoencoderSpec, resolution: int) -> list[LPIPS | None]:
+    """Return LPIPS for each phase that has it, read once; and find now what would stop a later phase.
+
+    Raises:
+        ConfigError: a phase names parts that are not there, or its images are too small for its losses.
+        WeightsError: the weights of LPIPS are missing, damaged or of another digest.
+    """
+    if problems := list(phase_size_problems(settings, resolution)):
+        raise ConfigError("\n".join(problems))
+    with torch.device("meta"):
+        network = Autoencoder(spec)
+    read: dict[str, LPIPS] = {}
+    found: list[LPIPS | None] = []
+    for i, phase in enumerate(phases_of(settings)):
+        parts.freeze(network, phase.parts, f"autoencoder.phases[{i}].parts" if settings.phases else "parts")
+        perceptual = phase.losses.perceptual
+        key = str(dataclasses.replace(perceptual, weight=1.0))
+        if perceptual.weight and key not in read:
+            path = f"autoencoder.phases[{i}]" if settings.phases else "autoencoder"
+            read[key] = load_lpips(perceptual, f"{path}.losses.perceptual")
+        found.append(read[key] if perceptual.weight else None)
+    return found
+
+
 def _autoencoder_objective(
-    network: Autoencoder, phase: PhaseConfig, seed: int, index: int, first: int, runtime: Runtime
+    network: Autoencoder, phase: PhaseConfig, lpips: LPIPS | None, seed: int, index: int, first: int, runtime: Runtime
 ) -> AutoencoderObjective:
     losses, adversarial = phase.losses, phase.losses.adversarial
     critic = None
@@ -139,9 +168,7 @@ def _autoencoder_objective(
         network,
         choices_of(phase.prefix, network.spec.latent_channels),
         losses,
-        load_lpips(losses.perceptual, f"autoencoder.phases[{index}].losses.perceptual")
-        if losses.perceptual.weight
-        else None,
+        lpips,
         critic,
         heard_from=first + adversarial.start_images,
         average=lambda value: runtime.sum(value) / runtime.world,
@@ -192,6 +219,7 @@ def train_diffusion(
                 start=start,
                 rank=runtime.rank,
                 world=runtime.world,
+                pin=runtime.device.type == "cuda",
             )
         )
 
@@ -239,11 +267,8 @@ def _run(
     keep = max(phase.training.keep_checkpoints for phase in phases)
     checkpoints = Checkpoints(storage.join(uri, CHECKPOINTS), keep)
     trained = train(make_network, phases, seed=seed, runtime=runtime, checkpoints=checkpoints, on_log=progress)
-    for name, parameters in trained.unmoved.items():
-        progress.warn(
-            f"phase {name}: {len(parameters)} trainable parameters never changed, such as {parameters[0]}; "
-            "is its learning rate 0?"
-        )
+    if runtime.rank == 0:
+        progress.end(trained.state)
     return trained, tuple(progress.warnings)
 
 

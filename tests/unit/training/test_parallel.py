@@ -78,7 +78,12 @@ def two_workers(rank: int, folder: str, images: str, latents: str, lpips: tuple[
             ),
         )
         go(f"denoiser {parallel}", "denoiser", with_training(small_config(), parallel=parallel))
-        go(f"pixels {parallel}", "autoencoder", with_training(small_config(), parallel=parallel))
+        last = with_training(small_config(), parallel=parallel, channels_last=True)
+        go(f"pixels {parallel}", "autoencoder", last)
+        with contextlib.suppress(StopError):  # the same two workers go on
+            often = with_training(last, checkpoint_images=16)
+            go(f"pixels {parallel} again", "autoencoder", often, StoppingRuntime(2))
+        go(f"pixels {parallel} again", "autoencoder", last)
         with contextlib.suppress(StopError):  # one process goes on, see below
             stopping = with_training(phases, parallel=parallel, checkpoint_images=16)
             go(f"stopped {parallel}", "autoencoder", stopping, StoppingRuntime(4))
@@ -116,6 +121,7 @@ def test_two_workers_train_what_one_trains(results, parallel):
     require_equal(results / "phases", results / f"phases {parallel}", PERCEPTUAL)
     require_equal(results / "denoiser", results / f"denoiser {parallel}")
     require_equal(results / "pixels", results / f"pixels {parallel}")
+    require_equal(results / f"pixels {parallel}", results / f"pixels {parallel} again", rows=False)
 
 
 @pytest.mark.parametrize("parallel", ["ddp", "fsdp"])

@@ -8,9 +8,10 @@ from safetensors.torch import load_file
 
 from dcae15 import artifacts, storage
 from dcae15.config import without_masks
-from dcae15.errors import ConfigError, TrainingError
+from dcae15.errors import ConfigError, TrainingError, WeightsError
 from dcae15.models.autoencoder import Autoencoder
 from dcae15.models.presets import autoencoder_spec
+from dcae15.runtime import LocalRuntime
 from dcae15.training import parts, stages
 from dcae15.training.checkpoint import Checkpoints
 from tests.unit.training.small import StopError, StoppingTracker, run, small_config, three_phases
@@ -34,6 +35,50 @@ def test_a_run_stopped_in_any_phase_ends_with_the_same_bits(tmp_path, larger_ima
     rows = stages.read_history(out)
     assert [row["images"] for row in rows] == [32, 64, 96, 128, 160]
     assert [row["phase"] for row in rows] == [0, 0, 1, 2, 2]
+
+
+@pytest.mark.parametrize("stop", [1, 3, 4])
+def test_a_run_with_another_memory_format_is_continued_with_the_same_bits(tmp_path, larger_images, lpips_files, stop):
+    config = three_phases(*lpips_files, channels_last=True, checkpoint_images=16)
+    undisturbed = run("autoencoder", config, larger_images, str(tmp_path / "k" / "a"))
+    with pytest.raises(StopError):
+        run("autoencoder", config, larger_images, str(tmp_path / "k" / "b"), StoppingTracker(stop))
+    assert run("autoencoder", config, larger_images, str(tmp_path / "k" / "b")) == undisturbed
+
+
+def test_a_run_whose_artifact_could_not_be_written_is_not_trained_again(tmp_path, larger_images, lpips_files, undisturbed):
+    out, config = str(tmp_path / "k" / "b"), three_phases(*lpips_files)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(stages, "_finish", lambda *_: (_ for _ in ()).throw(StopError))
+        with pytest.raises(StopError):
+            run("autoencoder", config, larger_images, out)
+    lines = []
+    runtime = LocalRuntime(device=torch.device("cpu"))
+    runtime.say = lines.append
+    assert run("autoencoder", config, larger_images, out, runtime=runtime) == undisturbed[1]
+    assert lines == [], "no step was taken"
+
+
+@pytest.mark.parametrize(
+    ("mistake", "message"),
+    [
+        (lambda phase: phase.parts.append("decoder.up_blocks.9"), r"phases\[2\]\.parts has 'decoder\.up_blocks\.9'"),
+        (lambda phase: setattr(phase.losses.adversarial, "layers", 4), r"phases\[2\].*layers is 4.*48 pixels"),
+        (lambda phase: setattr(phase.losses.perceptual, "vgg_sha256", "0" * 64), r"phases\[2\].*vgg"),
+        (lambda phase: setattr(phase, "resolution", 8), r"phases\[2\].*LPIPS needs images of 16 pixels"),
+        (lambda phase: setattr(phase, "resolution", 64), r"phases\[2\]\.resolution is 64, larger"),
+    ],
+    ids=["parts", "layers", "digest", "lpips", "resolution"],
+)
+def test_a_mistake_in_the_last_phase_is_found_before_the_first(tmp_path, larger_images, lpips_files, mistake, message):
+    config = three_phases(*lpips_files)
+    mistake(config.autoencoder.phases[2])
+    lines = []
+    runtime = LocalRuntime(device=torch.device("cpu"))
+    runtime.say = lines.append
+    with pytest.raises((ConfigError, WeightsError), match=message):
+        run("autoencoder", config, larger_images, str(tmp_path / "k" / "a"), runtime=runtime)
+    assert lines == []
 
 
 def test_a_run_stopped_between_phases_begins_the_next_one(
@@ -101,11 +146,11 @@ def test_a_frozen_tensor_that_changes_stops_the_run(tmp_path, image_set, monkeyp
     config.autoencoder.phases = [stages.PhaseConfig("only", parts=["decoder"], training=config.autoencoder.training)]
     freeze = parts.freeze
 
-    def leaky(network, names):
+    def leaky(network, *names):
         def leak(*_):
             network.encoder.conv_out.bias.data.add_(1.0)
 
-        freeze(network, names)
+        freeze(network, *names)
         network.decoder.register_forward_hook(leak)
 
     monkeypatch.setattr(parts, "freeze", leaky)
