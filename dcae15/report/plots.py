@@ -113,7 +113,16 @@ def _draw(axes: Axes, panel: Panel, legend: bool) -> None:
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.6g}"))
     if legend:
         names = [line.name for line in lines]
-        box = axes.legend(axes.get_lines(), names, fontsize=8.5, frameon=False, labelcolor=INK, handlelength=2.4)
+        box = axes.legend(
+            axes.get_lines(),
+            names,
+            fontsize=8.5,
+            frameon=True,
+            framealpha=0.8,
+            edgecolor="none",
+            labelcolor=INK,
+            handlelength=2.4,
+        )
         for text in box.get_texts():
             text.set_parse_math(False)
 
