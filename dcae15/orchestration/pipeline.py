@@ -66,6 +66,8 @@ def run_stages(config: Config, names: Sequence[str], given: Mapping[str, str] | 
 def run_command(command: Command, name: str) -> None:
     """Do what a stage's script was asked to: print the plan, or run the stage and print its artifact and the next command."""
     config, given = command.config, command.inputs
+    if name == "evaluate" and "autoencoder" in given:
+        config = _with_what_is_there(config, given)
     names = [name, *CONTROLS] if name == "train_autoencoder" else [name]
     if command.dry_run:
         print(dry_run(config, given, names))
@@ -76,6 +78,27 @@ def run_command(command: Command, name: str) -> None:
     following = [s for s in following if STAGES.index(s) > STAGES.index(name)]
     if following:
         print(f"next: python pipelines/{following[0]}.py with the same configuration")
+
+
+def _with_what_is_there(config: Config, given: Mapping[str, str]) -> Config:
+    """Leave out controls and generated images that nobody made for a given autoencoder; say so."""
+    config = replace(config, storage=storage.resolve(config.storage))
+    missing = {stage.name for stage in plan(config, given) if stage.name != "evaluate" and not stage.done}
+    absent = [
+        *(["its baseline"] if "train_baseline" in missing else []),
+        *(["its control with random masks"] if "train_random" in missing else []),
+        *(["generated images"] if missing & {"train_diffusion", "sample"} else []),
+    ]
+    if absent:
+        print(f"evaluate: without {', '.join(absent)}, which are not there", flush=True)
+    return replace(
+        config,
+        baseline=config.baseline and "train_baseline" not in missing,
+        random_control=config.random_control and "train_random" not in missing,
+        diffusion=replace(
+            config.diffusion, enabled=config.diffusion.enabled and not missing & {"train_diffusion", "sample"}
+        ),
+    )
 
 
 def _prepared(config: Config) -> Config:

@@ -178,6 +178,12 @@ def test_the_scripts_take_foreign_weights(tmp_path):
         assert again.out.count(" reused ") == 2, again.out
         done = place.run("export", *base, f"autoencoder={file}", f"latents={latents}", f"to={tmp_path / 'to'}")
         assert done.code == 0, done.err
+        done = place.run("evaluate", *base, f"autoencoder={file}")
+        assert done.code == 0, done.err
+        assert "without its baseline, generated images, which are not there" in done.out
+        assert done.stages("reused") == ["import_autoencoder"] and done.stages("runs") == ["evaluate"]
+        evaluation = artifacts.Evaluation.open(done.out.rsplit("artifact: ", 1)[1].splitlines()[0])
+        assert [row["prefix"] for row in evaluation.reconstruction["structured"]] == [2, 4, 8, 16]
         wrong = place.run("cache_latents", *base, f"autoencoder={file}", "autoencoder.latent_channels=8")
         assert wrong.code == 1 and "error: import_autoencoder: " in wrong.err and "mis-shaped" in wrong.err
         assert "Traceback" not in wrong.err
