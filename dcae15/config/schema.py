@@ -324,6 +324,11 @@ class AutoencoderConfig:
         choices=("pixel_shuffle", "interpolate"),
     )
     flip: bool = option(True, "mirror half of the training images")
+    initial: str = option(
+        "",
+        "autoencoder whose weights the training begins with: URI of an artifact of ours, of a diffusers or official folder, or of "
+        "a weights file; it must have the same graph. Empty means new weights",
+    )
     prefix: PrefixConfig = section(PrefixConfig, "structured latent space", always_min_max=True)
     losses: LossesConfig = section(LossesConfig, "what it minimises")
     training: TrainingConfig = section(TrainingConfig, "training of the autoencoder", learning_rate=3e-3)

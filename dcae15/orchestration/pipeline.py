@@ -173,7 +173,7 @@ def _dispatch(config: Config, cluster: Any, stage: Stage, tracker: tracking.Trac
 
     output = {"uri": stage.uri, "fingerprint": stage.fingerprint}
     match stage.name:
-        case "import_autoencoder" | "import_baseline" | "import_random":
+        case name if name in IMPORTS:
             graph, name = autoencoder_spec(config.autoencoder), config.autoencoder.preset
             import_autoencoder(
                 stage.inputs["weights"], graph, uri=stage.uri, fingerprint=stage.fingerprint, preset=name

@@ -41,7 +41,12 @@ STAGES = (
     "sample",
     "evaluate",
 )
-IMPORTS = {"import_autoencoder": "autoencoder", "import_baseline": "baseline", "import_random": "random"}
+IMPORTS = {
+    "import_autoencoder": "autoencoder",
+    "import_baseline": "baseline",
+    "import_random": "random",
+    "import_initial": "initial",
+}
 """Stages that a given autoencoder needs before the others when it is foreign, and its role."""
 CONTROLS = ("train_baseline", "train_random")
 """Stages that the script of train_autoencoder runs, too."""
@@ -82,7 +87,8 @@ def plan(config: Config, given: Mapping[str, str] | None = None) -> list[Stage]:
             ``autoencoder``, ``baseline``, ``random``, ``latents``, ``denoiser``, ``samples``); their stages are left out. An
             autoencoder may also be foreign weights (a file or folder); then a stage that imports them comes first.
     """
-    planner = _Planner(config, dict(given or {}))
+    initial = {"initial": config.autoencoder.initial} if config.autoencoder.initial else {}
+    planner = _Planner(config, {**initial, **(given or {})})
     planner.import_foreign()
     for name in STAGES:
         if config.diffusion.enabled or name not in ("cache_latents", "train_diffusion", "sample"):
@@ -173,7 +179,7 @@ class _Planner:
                     masks if phase.prefix.kind != "none" else "no masks",
                 ]
             )
-        self._add(name, "autoencoder", role, ("images",), fields, **facts)
+        self._add(name, "autoencoder", role, ("images", "initial"), fields, **facts)
 
     def cache_latents(self) -> None:
         data, latents = self.config.data, self.config.latents

@@ -28,6 +28,7 @@ from dcae15.config import (
 from dcae15.data.loader import Batch, image_batches, latent_batches
 from dcae15.data.statistics import normalisation
 from dcae15.errors import ConfigError
+from dcae15.loading import load_autoencoder
 from dcae15.losses.perceptual import LPIPS, load_lpips
 from dcae15.models.autoencoder import Autoencoder, AutoencoderSpec
 from dcae15.models.discriminator import PatchDiscriminator
@@ -61,10 +62,19 @@ def choices_of(prefix: PrefixConfig, channels: int) -> PrefixChoices:
 
 
 def train_autoencoder(
-    config: Config, *, images: str, uri: str, fingerprint: str, runtime: Runtime, tracker: Tracker, masks: str = ""
+    config: Config,
+    *,
+    images: str,
+    uri: str,
+    fingerprint: str,
+    runtime: Runtime,
+    tracker: Tracker,
+    masks: str = "",
+    initial: str = "",
 ) -> None:
     """Train the autoencoder on the image set at ``images`` and write the artifact to ``uri``.
 
+    It begins with the weights of the artifact at ``initial``, where one is given.
     ``masks`` trains a control: the same graph, data, phases and length with another kind of mask, ``none`` (the baseline) or
     ``random``; empty means as configured.
     """
@@ -79,7 +89,16 @@ def train_autoencoder(
 
     def make_network() -> Autoencoder:
         with torch.random.fork_rng(devices=[]):  # torch's layers draw weights of their own first
-            return Autoencoder(spec, generator(config.seed, "initial weights of the autoencoder", 0))
+            network = Autoencoder(spec, generator(config.seed, "initial weights of the autoencoder", 0))
+        if initial:
+            given = load_autoencoder(initial)
+            if given.spec != spec:
+                raise ConfigError(
+                    f"autoencoder.initial is {config.autoencoder.initial or initial}, whose graph {given.spec.to_dict()} is not "
+                    f"the configured one {spec.to_dict()}; give autoencoder.preset or its other fields the graph of the weights"
+                )
+            network.load_state_dict(given.state_dict())
+        return network
 
     lpips = _ready(settings, spec, image_set.resolution)
     phases, first = [], 0

@@ -3,11 +3,21 @@
 import dataclasses
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from dcae15.config import Config, PhaseConfig, build, from_overrides
 from dcae15.orchestration.plan import plan
 
-ALL = ["prepare_images", "train_autoencoder", "train_baseline", "cache_latents", "train_diffusion", "sample", "evaluate"]
+ALL = [
+    "prepare_images",
+    "train_autoencoder",
+    "train_baseline",
+    "cache_latents",
+    "train_diffusion",
+    "sample",
+    "evaluate",
+]
 
 
 def planned(*words: str) -> dict[str, str]:
@@ -87,7 +97,13 @@ def test_an_adaptive_weight_is_of_each_part_of_a_batch():
 def test_a_digest_names_the_weights_of_lpips_wherever_they_are():
     def words(vgg: str) -> list[str]:
         path = "autoencoder.losses.perceptual"
-        return [f"{path}.weight=1", f"{path}.vgg={vgg}", f"{path}.vgg_sha256=00", f"{path}.heads=/h", f"{path}.heads_sha256=11"]
+        return [
+            f"{path}.weight=1",
+            f"{path}.vgg={vgg}",
+            f"{path}.vgg_sha256=00",
+            f"{path}.heads=/h",
+            f"{path}.heads_sha256=11",
+        ]
 
     assert planned(*words("/a.pth")) == planned(*words("s3://b/a.pth"))
 
@@ -111,3 +127,16 @@ def test_the_facts_of_each_phase_are_shown():
     facts = plan(config)[1].facts
     assert facts["phase 1"].startswith("low; 128 images in batches of 64; 16 pixels; trains all; prefix masks [4")
     assert facts["phase 2"].startswith("high; 128 images in batches of 64; 32 pixels; trains decoder_head")
+
+
+def test_given_weights_name_the_training_by_their_content(tmp_path):
+    for name in ("a", "b"):
+        save_file({"encoder.x": torch.zeros(1)}, tmp_path / f"{name}.safetensors")
+    save_file({"encoder.x": torch.ones(1)}, tmp_path / "other.safetensors")
+    first, second, other = (
+        planned(f"autoencoder.initial={tmp_path / name}.safetensors") for name in ("a", "b", "other")
+    )
+    assert next(iter(first)) == "import_initial"
+    assert first == second
+    assert first["train_autoencoder"] != other["train_autoencoder"] != planned()["train_autoencoder"]
+    assert first["prepare_images"] == planned()["prepare_images"]

@@ -46,7 +46,9 @@ def test_a_run_with_another_memory_format_is_continued_with_the_same_bits(tmp_pa
     assert run("autoencoder", config, larger_images, str(tmp_path / "k" / "b")) == undisturbed
 
 
-def test_a_run_whose_artifact_could_not_be_written_is_not_trained_again(tmp_path, larger_images, lpips_files, undisturbed):
+def test_a_run_whose_artifact_could_not_be_written_is_not_trained_again(
+    tmp_path, larger_images, lpips_files, undisturbed
+):
     out, config = str(tmp_path / "k" / "b"), three_phases(*lpips_files)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(stages, "_finish", lambda *_: (_ for _ in ()).throw(StopError))
@@ -203,3 +205,16 @@ def test_missing_perceptual_weights_are_named(tmp_path, larger_images, lpips_fil
     with pytest.raises(Exception, match=r"none\.pth") as caught:
         run("autoencoder", config, larger_images, str(tmp_path / "k" / "a"))
     assert "vgg" in str(caught.value)
+
+
+def test_a_training_begins_with_given_weights(tmp_path, image_set):
+    config = small_config(images=64)
+    start = str(tmp_path / "k" / "a")
+    run("autoencoder", config, image_set, start)
+    config.autoencoder.training.learning_rate = 0.0
+    run("autoencoder", config, image_set, str(tmp_path / "k" / "b"), initial=start)
+    ours, theirs = (load_file(tmp_path / "k" / name / "weights.safetensors") for name in "ab")
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+    config.autoencoder.latent_channels = 4
+    with pytest.raises(ConfigError, match=r"autoencoder\.initial .* whose graph .*'latent_channels': 8"):
+        run("autoencoder", config, image_set, str(tmp_path / "k" / "c"), initial=start)
