@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from dcae15.export.foreign_config import diffusers_config
 from dcae15.models.autoencoder import Autoencoder, AutoencoderSpec
 from dcae15.models.presets import preset as published
 
@@ -54,24 +55,10 @@ def spec_of(preset: str) -> AutoencoderSpec:
 
 
 def diffusers_twin(spec: AutoencoderSpec) -> nn.Module:
-    """Return diffusers' network of the same graph, which must be made of ResBlocks (DC-AE 1.1 and 1.5)."""
+    """Return diffusers' network of the same graph."""
     from diffusers import AutoencoderDC  # pyright: ignore[reportMissingImports]
 
-    stages = len(spec.encoder_widths)
-    return AutoencoderDC(
-        latent_channels=spec.latent_channels,
-        encoder_block_types="ResBlock",
-        decoder_block_types="ResBlock",
-        encoder_block_out_channels=spec.encoder_widths,
-        decoder_block_out_channels=spec.decoder_widths,
-        encoder_layers_per_block=spec.encoder_depths,
-        decoder_layers_per_block=spec.decoder_depths,
-        encoder_qkv_multiscales=((),) * stages,
-        decoder_qkv_multiscales=((),) * stages,
-        encoder_out_shortcut=False,
-        decoder_in_shortcut=False,
-        decoder_conv_act_fn="silu",
-    )
+    return AutoencoderDC.from_config(diffusers_config(spec, 1.0))
 
 
 class Arm:
