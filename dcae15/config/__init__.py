@@ -1,6 +1,15 @@
 """The configuration: schema, layers of YAML files and overrides, checks, help, and the fingerprints of results."""
 
 from dcae15.config.advice import warnings_for
+from dcae15.config.autoencoder import (
+    AdversarialConfig,
+    AutoencoderConfig,
+    LossesConfig,
+    PerceptualConfig,
+    PhaseConfig,
+    PrefixConfig,
+    TrainingConfig,
+)
 from dcae15.config.checks import (
     PERCEPTUAL_SOURCES,
     check,
@@ -23,23 +32,16 @@ from dcae15.config.phases import (
     without_masks,
 )
 from dcae15.config.schema import (
-    AdversarialConfig,
-    AutoencoderConfig,
     Config,
     DataConfig,
     DenoiserConfig,
     DiffusionConfig,
     EvaluationConfig,
     LatentsConfig,
-    LossesConfig,
-    PerceptualConfig,
-    PhaseConfig,
-    PrefixConfig,
     SamplingConfig,
     ScalingConfig,
     ShapesConfig,
     TrackingConfig,
-    TrainingConfig,
 )
 
 __all__ = [

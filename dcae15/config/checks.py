@@ -9,8 +9,9 @@ import re
 from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
+from dcae15.config.autoencoder import AutoencoderConfig, LossesConfig, PrefixConfig, TrainingConfig
 from dcae15.config.phases import PARTS, mask_kind, phases_of, prefix_choices, trained_prefixes
-from dcae15.config.schema import AutoencoderConfig, Config, LossesConfig, PrefixConfig, TrainingConfig
+from dcae15.config.schema import Config
 from dcae15.errors import ConfigError
 
 _BOUNDS: dict[str, tuple[str, Callable[[float, float], bool]]] = {

@@ -8,7 +8,8 @@ import textwrap
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
-from dcae15.config.schema import Config, PhaseConfig
+from dcae15.config.autoencoder import PhaseConfig
+from dcae15.config.schema import Config
 from dcae15.redaction import redact
 
 _BOUND_SIGNS = {"least": ">=", "most": "<=", "above": ">", "below": "<"}

@@ -14,8 +14,9 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
+from dcae15.config.autoencoder import PhaseConfig
 from dcae15.config.checks import leaves
-from dcae15.config.schema import Config, PhaseConfig
+from dcae15.config.schema import Config
 from dcae15.errors import ConfigError
 from dcae15.redaction import redact
 

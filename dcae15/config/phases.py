@@ -6,8 +6,8 @@ import dataclasses
 import math
 from typing import Any
 
+from dcae15.config.autoencoder import AutoencoderConfig, PhaseConfig, PrefixConfig, TrainingConfig
 from dcae15.config.identity import result_fields
-from dcae15.config.schema import AutoencoderConfig, PhaseConfig, PrefixConfig, TrainingConfig
 
 PARTS = ("all", "encoder", "decoder", "encoder_head", "decoder_input", "decoder_head", "decoder_last_stage")
 
