@@ -65,7 +65,8 @@ def parse(
     given, overrides = _split(options.words, known)
     layers = [_file_layer(uri) for uri in options.config]
     layers.append(from_overrides(overrides))
-    config, origins = build(layers)
+    unread = {"data"} if "images" in given else set()  # the images say where they came from
+    config, origins = build(layers, sections=None if sections is None else set(sections) - unread)
     if options.print_config:
         print(dump(config, origins), end="")
     check(config, sections)

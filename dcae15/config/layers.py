@@ -6,7 +6,7 @@ import copy
 import dataclasses
 import difflib
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -94,12 +94,15 @@ def from_overrides(items: Iterable[str], origin: str = "command line") -> Layer:
     return Layer(origin, values)
 
 
-def build(layers: Sequence[Layer], base: Config | None = None) -> tuple[Config, dict[str, str]]:
+def build(
+    layers: Sequence[Layer], base: Config | None = None, sections: Collection[str] | None = None
+) -> tuple[Config, dict[str, str]]:
     """Merge layers over a base and resolve interpolations such as ``${oc.env:HOME}`` or ``${data.resolution}``.
 
     Args:
         layers: in order; later ones win.
         base: the values below all layers; None means the defaults.
+        sections: only in these top-level sections must nothing be left open; None means in all.
 
     Returns:
         The config, and the origin of every value that a layer gave, by dotted path. Nothing is checked yet.
@@ -114,6 +117,11 @@ def build(layers: Sequence[Layer], base: Config | None = None) -> tuple[Config, 
         _merge(merged, layer, origins, left_open, items=False)
     for path in _LISTS:
         _merge_items(merged, path, layers, origins, left_open)
+    left_open = {
+        path: origin
+        for path, origin in left_open.items()
+        if sections is None or "." not in path or path.split(".")[0] in sections
+    }
     if left_open:
         needs = (f"{path} must be given, {_OPEN} in {origin}: {_doc(path)}" for path, origin in left_open.items())
         raise ConfigError("\n".join(needs))
