@@ -172,7 +172,10 @@ class EvaluationConfig:
         least=0,
     )
     neighbours: int = option(3, "k of the precision and recall manifolds", least=1)
-    grid_images: int = option(8, "rows of the partial-channel grid", unit="images", affects_result=False, least=1)
+    grid_images: int = option(8, "rows of the partial-channel grid", unit="images", least=1)
+    batch_size: int = option(
+        64, "images encoded, decoded and compared at once", unit="images", affects_result=False, least=1
+    )
 
 
 @dataclass

@@ -6,7 +6,7 @@ import queue
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -218,19 +218,27 @@ def decode_images(table: pa.Table, image_set: ImageSet) -> dict[str, Any]:
     return {"values": data.reshape(-1, side, side, 3), "labels": shards.labels_of(table)}
 
 
+def iterate_images(image_set: ImageSet, split: str, limit: int = 0) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yield the first ``limit`` (0: all) images of a split, centre-cropped, shard by shard: uint8 (n, H, W, 3), labels (n,)."""
+    left = limit or image_set.splits[split].count
+    for shard in image_set.splits[split].shards:
+        if left <= 0:
+            return
+        columns = decode_images(shards.read_shard(image_set.uri, shard), image_set)
+        values, labels = columns["values"][:left], columns["labels"][:left]
+        yield np.stack([square(value, image_set) for value in values]), np.asarray(labels, np.int64)
+        left -= len(labels)
+
+
 def load_images(image_set: ImageSet, split: str, limit: int = 0) -> tuple[np.ndarray, np.ndarray]:
     """Return the first ``limit`` (0: all) images of a split, centre-cropped, uint8 (N, H, W, 3), and their labels (N,)."""
-    images: list[np.ndarray] = []
-    labels: list[int] = []
-    for shard in image_set.splits[split].shards:
-        columns = decode_images(shards.read_shard(image_set.uri, shard), image_set)
-        take = len(columns["labels"]) if not limit else min(len(columns["labels"]), limit - len(images))
-        images += [square(value, image_set) for value in columns["values"][:take]]
-        labels += columns["labels"][:take].tolist()
-        if limit and len(images) >= limit:
-            break
-    side = image_set.resolution
-    return np.stack(images) if images else np.zeros((0, side, side, 3), np.uint8), np.asarray(labels, np.int64)
+    count, side = image_set.splits[split].count, image_set.resolution
+    count = min(limit, count) if limit else count
+    images, labels, done = np.empty((count, side, side, 3), np.uint8), np.empty(count, np.int64), 0
+    for some, their_labels in iterate_images(image_set, split, limit):
+        images[done : done + len(some)], labels[done : done + len(some)] = some, their_labels
+        done += len(some)
+    return images, labels
 
 
 def square(value: Any, image_set: ImageSet) -> np.ndarray:

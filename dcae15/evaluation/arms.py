@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from dcae15.channels import default_ladder
 from dcae15.config import EvaluationConfig
@@ -19,15 +20,14 @@ from dcae15.evaluation.probe import probe_accuracies
 from dcae15.evaluation.reconstruction import (
     LatentCodec,
     PerceptualDistance,
-    decoded_prefixes,
+    decode_latents,
     encode_images,
     lpips,
-    reconstruction_row,
+    psnr,
+    ssim,
 )
 from dcae15.evaluation.sparsity import sparsity_summary
-from dcae15.evaluation.structure import structure_row
-
-BATCH = 64
+from dcae15.evaluation.structure import BandShares
 
 Rows = list[dict[str, float]]
 
@@ -117,36 +117,19 @@ def measure_arm(
     Raises:
         DataError: the decoder returns images of another size, or pixels that are not finite.
     """
-    images, network = probes.images, probes.network
-    classified = network.num_classes == probes.num_classes > 1
-    latents = encode_images(autoencoder, images, batch_size=BATCH, device=device)
+    size = settings.batch_size
+    latents = encode_images(autoencoder, probes.images, batch_size=size, device=device)
+    mean_image = probes.images.mean(axis=0, dtype=np.float64)
     reconstruction, structure, shown = [], [], []
-    for prefix, decoded in decoded_prefixes(autoencoder, latents, prefixes, batch_size=BATCH, device=device):
-        if decoded.shape != images.shape:
-            raise DataError(f"images of shape {images.shape[1:]} come back with shape {decoded.shape[1:]}")
-        row = reconstruction_row(prefix, images, decoded)
-        if perceptual is not None:
-            row["lpips"] = float(lpips(perceptual, images, decoded, batch_size=BATCH, device=device).mean())
-        features, labels = network.features_and_labels(decoded)
-        seen = FeatureStatistics.empty(features.shape[1]).update(features)
-        row["frechet_distance"] = frechet_distance(probes.reference, seen)
-        if classified:
-            row["class_accuracy"] = float((labels == probes.labels).mean())
-        reconstruction.append(row)
-        shares = structure_row(prefix, images, decoded)
-        structure.append(
-            {
-                "prefix": prefix,
-                "explained_share": shares["explained_share"],
-                "low_frequency_share": shares["share_low"],
-                "high_frequency_share": shares["share_high"],
-            }
-        )
-        shown.append(decoded[: settings.grid_images])
+    for prefix in prefixes:
+        part = _measure_prefix(autoencoder, latents[:, :prefix], probes, settings, mean_image, perceptual, device)
+        reconstruction.append({"prefix": prefix, **part[0]})
+        structure.append({"prefix": prefix, **part[1]})
+        shown.append(part[2])
     for row, rank in zip(structure, effective_ranks(latents, prefixes), strict=True):
         row["effective_rank"] = rank
     if probes.num_classes > 1 and len(probes.train_images) > 1:
-        train = encode_images(autoencoder, probes.train_images, batch_size=BATCH, device=device)
+        train = encode_images(autoencoder, probes.train_images, batch_size=size, device=device)
         accuracies = probe_accuracies(
             train, probes.train_labels, latents, probes.labels, prefixes, num_classes=probes.num_classes
         )
@@ -155,7 +138,7 @@ def measure_arm(
     channels = channel_rows(latents)
     means = torch.tensor([row["mean"] for row in channels])
     some = latents[: settings.channel_images]
-    effects = channel_effects(autoencoder, some, means, batch_size=BATCH, device=device)
+    effects = channel_effects(autoencoder, some, means, batch_size=size, device=device)
     height, width = latents.shape[-2:]
     return ArmMeasures(
         reconstruction=reconstruction,
@@ -169,3 +152,49 @@ def measure_arm(
         reconstructions=np.stack(shown),
         channel_means=channel_means(latents[: settings.grid_images], prefixes) if height * width > 1 else None,
     )
+
+
+def _measure_prefix(
+    autoencoder: LatentCodec,
+    latents_Nchw: Tensor,
+    probes: Probes,
+    settings: EvaluationConfig,
+    mean_image_HWC: np.ndarray,
+    perceptual: PerceptualDistance | None,
+    device: torch.device | str,
+) -> tuple[dict[str, float], dict[str, float], np.ndarray]:
+    """Return rows of reconstruction and of structure, and the first reconstructions.
+
+    Images are decoded and measured some at a time: memory does not grow with their number.
+    """
+    network, size, count = probes.network, settings.batch_size, len(probes.images)
+    shares = BandShares(mean_image_HWC, device=device)
+    sums = {"psnr": 0.0, "ssim": 0.0, **({"lpips": 0.0} if perceptual is not None else {})}
+    right, seen, shown = 0, None, []
+    for start in range(0, count, size):
+        images = probes.images[start : start + size]
+        decoded = decode_latents(autoencoder, latents_Nchw[start : start + size], batch_size=size, device=device)
+        if decoded.shape != images.shape:
+            raise DataError(f"images of shape {images.shape[1:]} come back with shape {decoded.shape[1:]}")
+        sums["psnr"] += float(psnr(images, decoded).sum())
+        sums["ssim"] += float(ssim(images, decoded, batch_size=size, device=device).sum())
+        if perceptual is not None:
+            sums["lpips"] += float(lpips(perceptual, images, decoded, batch_size=size, device=device).sum())
+        features, labels = network.features_and_labels(decoded)
+        seen = (seen or FeatureStatistics.empty(features.shape[1])).update(features)
+        right += int((labels == probes.labels[start : start + size]).sum())
+        shares.update(images, decoded)
+        if start < settings.grid_images:
+            shown.append(decoded[: settings.grid_images - start].copy())
+    assert seen is not None
+    row = {name: total / count for name, total in sums.items()}
+    row["frechet_distance"] = frechet_distance(probes.reference, seen)
+    if network.num_classes == probes.num_classes > 1:
+        row["class_accuracy"] = right / count
+    found = shares.row(latents_Nchw.shape[1])
+    structure = {
+        "explained_share": found["explained_share"],
+        "low_frequency_share": found["share_low"],
+        "high_frequency_share": found["share_high"],
+    }
+    return row, structure, np.concatenate(shown)

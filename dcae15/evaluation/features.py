@@ -180,7 +180,7 @@ def train_features(
         while len(order) < _BATCH_SIZE:
             order = torch.cat([order, torch.randperm(len(images_NHWC), generator=generator)])
         chosen, order = order[:_BATCH_SIZE].numpy(), order[_BATCH_SIZE:]
-        pixels = to_pixels(_shift(images_NHWC[chosen], generator), device)
+        pixels = to_pixels(_shift(torch.from_numpy(images_NHWC[chosen]).to(device), generator))
         targets = torch.from_numpy(labels_N[chosen].astype(np.int64))
         if num_classes == 1:
             targets = torch.randint(ROTATIONS, (len(pixels),), generator=generator)
@@ -195,13 +195,13 @@ def train_features(
     return network.eval()
 
 
-def _shift(images_BHWC: np.ndarray, generator: torch.Generator) -> np.ndarray:
+def _shift(images_BHWC: Tensor, generator: torch.Generator) -> Tensor:
     """Move each image by up to an eighth of its side in any direction; the border is repeated."""
     count, side = images_BHWC.shape[:2]
-    most = side // 8
-    offsets = torch.randint(-most, most + 1, (2, count, 1), generator=generator).numpy()
-    rows, columns = (np.arange(side) + offsets).clip(0, side - 1)
-    return images_BHWC[np.arange(count)[:, None, None], rows[:, :, None], columns[:, None, :]]
+    most, device = side // 8, images_BHWC.device
+    offsets = torch.randint(-most, most + 1, (2, count, 1), generator=generator).to(device)
+    rows, columns = (torch.arange(side, device=device) + offsets).clamp(0, side - 1)
+    return images_BHWC[torch.arange(count, device=device)[:, None, None], rows[:, :, None], columns[:, None, :]]
 
 
 def _initialise(network: nn.Module, generator: torch.Generator) -> None:

@@ -12,7 +12,7 @@ from safetensors.torch import save as to_safetensors
 
 from dcae15 import artifacts, storage
 from dcae15.config import Config, fingerprint
-from dcae15.data.loader import load_images
+from dcae15.data.loader import iterate_images, load_images
 from dcae15.errors import ConfigError, DataError
 from dcae15.evaluation.arms import ArmMeasures, Probes, measure_arm, prefix_ladders
 from dcae15.evaluation.features import FeatureNetwork, train_features
@@ -27,6 +27,8 @@ from dcae15.models.autoencoder import Autoencoder
 
 PICTURES = "pictures.safetensors"
 GENERATED = "generated"
+MOST_SHOWN_CLASSES = 20
+"""Generated images are kept to be shown of at most the first so many classes."""
 MOST_FEATURE_IMAGES = 50_000
 """The feature network trains on at most the first so many images of the set, which are held in memory."""
 
@@ -222,26 +224,36 @@ def _generation(
             "pixels; pass the image set that the denoiser was trained on"
         )
     count = min(sample_set.splits[GENERATED].count, image_set.splits["val"].count)
-    fake, fake_labels = load_images(sample_set, GENERATED, count)
-    real, _ = load_images(image_set, "val", count)
-    train, _ = load_images(image_set, "train", count)
-    real_features, fake_features = network.features(real), network.features(fake)
-    reference = FeatureStatistics.empty(real_features.shape[1]).update(real_features)
-    generated = FeatureStatistics.empty(real_features.shape[1]).update(fake_features)
-    precision, recall = precision_recall(real_features, fake_features, neighbours=config.evaluation.neighbours)
+    shown: list[list[np.ndarray]] = [[] for _ in image_set.class_names[:MOST_SHOWN_CLASSES]]
+    fake_parts, right = [], 0
+    for images, labels in iterate_images(sample_set, GENERATED, count):
+        features, guesses = network.features_and_labels(images)
+        fake_parts.append(features)
+        right += int((guesses == labels).sum())
+        for label, rows in enumerate(shown):
+            rows += [image.copy() for image in images[labels == label][: config.evaluation.grid_images - len(rows)]]
+    fake, real = np.concatenate(fake_parts), _features(network, image_set, "val", count)
+    reference, generated = (FeatureStatistics.empty(real.shape[1]).update(x) for x in (real, fake))
+    train = FeatureStatistics.empty(real.shape[1]).update(_features(network, image_set, "train", count))
+    precision, recall = precision_recall(real, fake, neighbours=config.evaluation.neighbours)
     generation = {
         "frechet_distance": frechet_distance(reference, generated),
-        "frechet_distance_of_training_images": frechet_distance(reference, _statistics(network, train)),
+        "frechet_distance_of_training_images": frechet_distance(reference, train),
         "precision": precision,
         "recall": recall,
         "images": float(len(fake)),
     }
     if network.num_classes == len(image_set.class_names) > 1:
-        generation["class_accuracy"] = float((network.predict(fake) == fake_labels).mean())
-    per_class = config.evaluation.grid_images
-    classes = [np.flatnonzero(fake_labels == label)[:per_class] for label in range(len(image_set.class_names))]
-    shortest = min(len(rows) for rows in classes)
-    return generation, (len(fake), len(real)), torch.from_numpy(np.stack([fake[rows[:shortest]] for rows in classes]))
+        generation["class_accuracy"] = right / len(fake)
+    shortest = min(len(rows) for rows in shown)
+    side = sample_set.resolution
+    grid = np.array([rows[:shortest] for rows in shown], np.uint8).reshape(len(shown), shortest, side, side, 3)
+    return generation, (len(fake), len(real)), torch.from_numpy(grid)
+
+
+def _features(network: FeatureNetwork, image_set: artifacts.ImageSet, split: str, count: int) -> np.ndarray:
+    """Return the features of the first images of a split, read shard by shard."""
+    return np.concatenate([network.features(images) for images, _ in iterate_images(image_set, split, count)])
 
 
 def _statistics(network: FeatureNetwork, images: np.ndarray) -> FeatureStatistics:

@@ -50,7 +50,9 @@ def psnr(a_NHWC: np.ndarray, b_NHWC: np.ndarray) -> np.ndarray:
         return np.minimum(10.0 * np.log10(255.0**2 / mse), MAX_PSNR_DB)
 
 
-def ssim(a_NHWC: np.ndarray, b_NHWC: np.ndarray, *, batch_size: int = 64) -> np.ndarray:
+def ssim(
+    a_NHWC: np.ndarray, b_NHWC: np.ndarray, *, batch_size: int = 64, device: torch.device | str = "cpu"
+) -> np.ndarray:
     """Return the structural similarity of each image, float64, at most 1.
 
     Gaussian window of 11 pixels and sigma 1.5, K1 .01, K2 .03, range 255, population covariance, mean over channels and
@@ -64,14 +66,14 @@ def ssim(a_NHWC: np.ndarray, b_NHWC: np.ndarray, *, batch_size: int = 64) -> np.
     if min(a_NHWC.shape[1:3]) < SSIM_WINDOW:
         raise DataError(f"images of {a_NHWC.shape[1:3]} pixels; SSIM needs at least {SSIM_WINDOW} pixels on each side")
     values = [
-        _ssim(a_NHWC[start : start + batch_size], b_NHWC[start : start + batch_size])
+        _ssim(a_NHWC[start : start + batch_size], b_NHWC[start : start + batch_size], device)
         for start in range(0, len(a_NHWC), batch_size)
     ]
     return np.concatenate(values) if values else np.zeros(0)
 
 
-def _ssim(a_NHWC: np.ndarray, b_NHWC: np.ndarray) -> np.ndarray:
-    offsets = torch.arange(SSIM_WINDOW, dtype=torch.float64) - SSIM_WINDOW // 2
+def _ssim(a_NHWC: np.ndarray, b_NHWC: np.ndarray, device: torch.device | str) -> np.ndarray:
+    offsets = torch.arange(SSIM_WINDOW, dtype=torch.float64, device=device) - SSIM_WINDOW // 2
     window = torch.exp(-0.5 * (offsets / SSIM_SIGMA) ** 2)
     window /= window.sum()
 
@@ -80,14 +82,14 @@ def _ssim(a_NHWC: np.ndarray, b_NHWC: np.ndarray) -> np.ndarray:
         planes = F.conv2d(F.conv2d(planes, window[None, None, :, None]), window[None, None, None, :])
         return planes.reshape(*x_BCHW.shape[:2], *planes.shape[-2:])
 
-    a, b = (torch.from_numpy(x.astype(np.float64, order="C")).permute(0, 3, 1, 2) for x in (a_NHWC, b_NHWC))
+    a, b = (torch.from_numpy(np.ascontiguousarray(x)).to(device).double().permute(0, 3, 1, 2) for x in (a_NHWC, b_NHWC))
     mean_a, mean_b = blur(a), blur(b)
     variance_a, variance_b = blur(a * a) - mean_a**2, blur(b * b) - mean_b**2
     covariance = blur(a * b) - mean_a * mean_b
     c1, c2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
     luminance = (2 * mean_a * mean_b + c1) / (mean_a**2 + mean_b**2 + c1)
     contrast_structure = (2 * covariance + c2) / (variance_a + variance_b + c2)
-    return (luminance * contrast_structure).mean(dim=(1, 2, 3)).numpy()
+    return (luminance * contrast_structure).mean(dim=(1, 2, 3)).cpu().numpy()
 
 
 @torch.no_grad()

@@ -46,30 +46,65 @@ def structure_row(
     Raises:
         DataError: the shapes differ, or the images are all alike.
     """
-    if images_NHWC.shape != reconstructions_NHWC.shape or images_NHWC.ndim != 4:
-        raise DataError(
-            f"images of shape {images_NHWC.shape} and reconstructions of shape {reconstructions_NHWC.shape}; "
-            "pass two sets of one shape (N, H, W, C)"
-        )
-    mean_image = images_NHWC.mean(axis=0, dtype=np.float64)
+    shares = BandShares(images_NHWC.mean(axis=0, dtype=np.float64), cutoff=cutoff, batch_size=batch_size)
+    shares.update(images_NHWC, reconstructions_NHWC)
+    return shares.row(prefix)
 
-    def bands(differences_NHWC: np.ndarray) -> Tensor:
+
+class BandShares:
+    """The sums behind `structure_row`, over images that come in parts.
+
+    Args:
+        mean_image_HWC: m, the mean image of the whole set.
+        cutoff: upper end of the low band, cycles per pixel.
+        batch_size: images transformed at once.
+        device: where to transform.
+    """
+
+    def __init__(
+        self,
+        mean_image_HWC: np.ndarray,
+        *,
+        cutoff: float = LOW_PASS_CYCLES_PER_PIXEL,
+        batch_size: int = 32,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        self.mean = torch.from_numpy(mean_image_HWC).to(device)
+        self.cutoff, self.batch_size, self.device = cutoff, batch_size, device
+        self.count = 0
+        self.error, self.energy = torch.zeros(2, 2, dtype=torch.float64)
+
+    def update(self, images_NHWC: np.ndarray, reconstructions_NHWC: np.ndarray) -> None:
+        """Take in images and their reconstructions, uint8 of one shape; raise DataError when the shapes differ."""
+        if images_NHWC.shape != reconstructions_NHWC.shape or images_NHWC.ndim != 4:
+            raise DataError(
+                f"images of shape {images_NHWC.shape} and reconstructions of shape {reconstructions_NHWC.shape}; "
+                "pass two sets of one shape (N, H, W, C)"
+            )
+        self.count += len(images_NHWC)
+        for start in range(0, len(images_NHWC), self.batch_size):
+            images, reconstructions = (
+                torch.from_numpy(np.ascontiguousarray(a[start : start + self.batch_size])).to(self.device).double()
+                for a in (images_NHWC, reconstructions_NHWC)
+            )
+            self.error += self._bands(images - reconstructions)
+            self.energy += self._bands(images - self.mean)
+
+    def row(self, prefix: int) -> dict[str, float]:
+        """Return the shares; raise DataError when all images are alike."""
+        total = self.energy.sum().item()
+        if total <= 0:
+            raise DataError(f"all {self.count} images are alike; shares need images that differ")
+        pairs = zip(self.error.tolist(), self.energy.tolist(), strict=True)
+        low, high = (1 - e / t if t > 1e-9 * total else 0.0 for e, t in pairs)
+        return {
+            "prefix": prefix,
+            "explained_share": 1 - self.error.sum().item() / total,
+            "share_low": low,
+            "share_high": high,
+        }
+
+    def _bands(self, differences_NHWC: Tensor) -> Tensor:
         """Return the energies of the low and the high band, summed over images and colours."""
-        maps = torch.from_numpy(np.ascontiguousarray(differences_NHWC.transpose(0, 3, 1, 2))).flatten(0, 1)
-        return torch.stack([energy.sum() for energy in band_energies(maps, cutoff)])
-
-    error, energy = torch.zeros(2, 2, dtype=torch.float64)
-    for start in range(0, len(images_NHWC), batch_size):
-        images = images_NHWC[start : start + batch_size].astype(np.float64)
-        error += bands(images - reconstructions_NHWC[start : start + batch_size])
-        energy += bands(images - mean_image)
-    total = energy.sum().item()
-    if total <= 0:
-        raise DataError(f"all {len(images_NHWC)} images are alike; shares need images that differ")
-    low, high = (1 - e / t if t > 1e-9 * total else 0.0 for e, t in zip(error.tolist(), energy.tolist(), strict=True))
-    return {
-        "prefix": prefix,
-        "explained_share": 1 - error.sum().item() / total,
-        "share_low": low,
-        "share_high": high,
-    }
+        maps = differences_NHWC.permute(0, 3, 1, 2).flatten(0, 1)
+        return torch.stack([energy.sum() for energy in band_energies(maps, self.cutoff)]).cpu()

@@ -27,9 +27,12 @@ def evaluate(
     uri: str,
     fingerprint: str,
 ) -> None:
-    """Run `dcae15.evaluation.measure.evaluate` in one task with all CPUs of a node, or a GPU; track its headline numbers."""
+    """Run `dcae15.evaluation.measure.evaluate` in one task; track its headline numbers.
+
+    The task has all CPUs of a local machine, some of a cluster's node, and a GPU where there are any.
+    """
     gpu = cluster.uses_gpu(config.scaling)
-    cpus = 1 if gpu or not cluster.local else cluster.cpus
+    cpus = cluster.cpus if cluster.local else max(1, min(4, cluster.cpus // 2))
     arguments = {
         "images": inputs["images"],
         "autoencoders": {arm: inputs[role] for role, arm in ARMS.items() if role in inputs},

@@ -88,7 +88,7 @@ def gather(config: Config, stages: Sequence[Stage], seconds: dict[str, float]) -
         grids=in_order(grids),
         prefixes=evaluation.prefixes,
         channel_means=in_order(means),
-        samples=dict(zip(image_set.class_names, shown["samples"], strict=True)) if "samples" in shown else {},
+        samples=dict(zip(image_set.class_names, shown["samples"], strict=False)) if "samples" in shown else {},
         warnings=[*warnings_for(config), *_training_warnings(stages), *evaluation.warnings],
     )
 
