@@ -11,7 +11,7 @@ from safetensors.torch import load as from_safetensors
 from safetensors.torch import save as to_safetensors
 
 from dcae15 import artifacts, storage
-from dcae15.config import Config, fingerprint
+from dcae15.config import Config, fingerprint, result_fields
 from dcae15.data.loader import iterate_images, load_images
 from dcae15.errors import ConfigError, DataError
 from dcae15.evaluation.arms import ArmMeasures, Probes, measure_arm, prefix_ladders
@@ -101,7 +101,7 @@ def evaluate(
     if samples:
         say("evaluate: generated images")
         generation, counts, pictures["samples"] = _generation(config, image_set, samples, network, device)
-        compared = _protocol(config, denoiser, {**compared, "count": counts[0], "reference_count": counts[1]}).to_dict()
+        compared = _protocol(config, samples, {**compared, "count": counts[0], "reference_count": counts[1]}).to_dict()
     storage.write_bytes(storage.join(uri, PICTURES), to_safetensors(pictures))
     evaluation = artifacts.Evaluation(
         uri,
@@ -164,20 +164,12 @@ def _lpips(config: Config, device: str) -> PerceptualDistance | None:
     return load_lpips(perceptual, "autoencoder.losses.perceptual").to(device)
 
 
-def _protocol(config: Config, denoiser: str, compared: Mapping[str, Any]) -> Protocol:
-    """Return the protocol of the generated images; its prefix is 0 where neither the config nor a denoiser says it."""
-    sampling = config.sampling
-    return Protocol(
-        **compared,
-        solver=sampling.solver,
-        steps=sampling.steps,
-        guidance=sampling.guidance,
-        guidance_start=sampling.guidance_start,
-        guidance_end=sampling.guidance_end,
-        prefix=sampling.prefix or (artifacts.Denoiser.open(denoiser).latents.channels if denoiser else 0),
-        seed=sampling.seed,
-        ema_decay=config.diffusion.training.ema_decay,
-    )
+def _protocol(config: Config, samples: str, compared: Mapping[str, Any]) -> Protocol:
+    """Return the protocol of the generated images, as they say themselves how they were made; else as configured."""
+    configured = result_fields(config.sampling)
+    made = artifacts.read_manifest(samples).get("sampling", configured) if samples else configured
+    names = ("solver", "steps", "guidance", "guidance_start", "guidance_end", "prefix", "seed")
+    return Protocol(**compared, **{name: made[name] for name in names}, ema_decay=config.diffusion.training.ema_decay)
 
 
 def features_of(

@@ -68,7 +68,7 @@ def model_card(
 
 def _training(artifact: artifacts.Autoencoder, source: str) -> str:
     if source:
-        return f"## Training\n\nImported from `{source}`; how it was trained is not known here."
+        return f"## Training\n\nImported from `{source.rstrip('/').rsplit('/', 1)[-1]}`; how it was trained is not known here."
     return (
         f"## Training\n\nTrained with dcae15 on {artifact.images_seen:,} images seen, at {artifact.resolution} x "
         f"{artifact.resolution} pixels; channel masks while training: `{artifact.mask_kind}`. The weights are their moving "

@@ -26,6 +26,7 @@ class Scaling:
 
     factor: float
     origin: str
+    known: bool = True
 
 
 def export_folder(
@@ -77,6 +78,9 @@ def export_folder(
     if layout == "official":
         name, weights = "model.safetensors", to_official(state_dict, spec)
         config: dict[str, Any] = official_config(spec, manifest.get("model_name", ""))
+        config["scaling_factor"] = (
+            scaling.factor if scaling.known else None
+        )  # the name alone would say the published one's
     else:
         name, weights = "diffusion_pytorch_model.safetensors", state_dict
         config = diffusers_config(spec, scaling.factor)
@@ -97,11 +101,11 @@ def scaling_of(manifest: dict[str, Any], latents: artifacts.LatentSet | None) ->
         square = sum(rms * rms for rms in latents.statistics.rms) / latents.spec.channels
         if not square > 0:
             raise ArtifactError(f"all latents at {latents.uri} are 0 and cannot be scaled; cache them again")
-        images = latents.splits["train"].count
+        images = latents.splits["train"].count // (2 if latents.mirror else 1)
         return Scaling(1 / math.sqrt(square), f"1 / RMS of the latents of {images:,} training images")
     if isinstance(factor := manifest.get("scaling_factor"), (int, float)):
         return Scaling(float(factor), "as published with the weights")
-    return Scaling(1.0, "not measured: export with a latent set (latents=URI) to measure it")
+    return Scaling(1.0, "not measured: export with a latent set (latents=URI) to measure it", known=False)
 
 
 def latent_statistics(latents: artifacts.LatentSet, factor: float) -> dict[str, Any]:

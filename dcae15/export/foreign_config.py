@@ -253,7 +253,10 @@ def _with_scales(config: Mapping[str, Any], side: str, blocks: Any, stages: int)
     """Tell attention at one scale from that at two."""
     name = f"{side}_qkv_multiscales"
     blocks = [blocks] * stages if isinstance(blocks, str) else list(blocks)
-    scales = [tuple(s) if isinstance(s, (list, tuple)) else s for s in config.get(name, _DIFFUSERS_SCALES)]
+    given = config.get(name, _DIFFUSERS_SCALES)
+    if not isinstance(given, (list, tuple)):
+        raise ConfigError(f"{name} is {given}; it must be a list with [] or [5] for each stage")
+    scales = [tuple(s) if isinstance(s, (list, tuple)) else s for s in given]
     for i, block in enumerate(blocks):
         if block != "ResBlock":
             if i >= len(scales) or scales[i] not in ((), (5,)):

@@ -11,6 +11,7 @@ from dcae15 import artifacts, storage
 from dcae15.export.loading import foreign_config, foreign_weights, load_foreign_autoencoder
 from dcae15.models.presets import PRESETS, SCALING_FACTORS, published_name
 from dcae15.models.spec import AutoencoderSpec
+from dcae15.redaction import redact
 from dcae15.weights import is_weights_file
 
 UNKNOWN = "unknown"
@@ -74,16 +75,17 @@ def import_autoencoder(
         images="",
     ).commit(
         parameters=sum(value.numel() for value in network.parameters()),
-        source=source,
-        **_published(source, preset),
+        source=redact(source),
+        **published_facts(source, preset),
     )
 
 
-def _published(source: str, preset: str) -> dict[str, Any]:
+def published_facts(source: str, preset: str) -> dict[str, Any]:
     """Return ``model_name`` and ``scaling_factor`` as far as they are known."""
     config = {"model_name": preset} if is_weights_file(source) else foreign_config(source)
     name = published_name(str(config.get("model_name", "")))
     known: dict[str, Any] = {"model_name": name} if name in PRESETS else {}
-    if isinstance(scaling := config.get("scaling_factor", SCALING_FACTORS.get(name)), (int, float)):
+    scaling = config.get("scaling_factor", SCALING_FACTORS.get(name))  # null says that it is not known
+    if isinstance(scaling, (int, float)):
         known["scaling_factor"] = float(scaling)
     return known

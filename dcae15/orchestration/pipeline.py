@@ -9,7 +9,7 @@ from typing import Any
 
 from dcae15 import artifacts, storage, tracking
 from dcae15.command_line import Command
-from dcae15.config import PERCEPTUAL_SOURCES, Config, phases_of
+from dcae15.config import PERCEPTUAL_SOURCES, Config
 from dcae15.errors import ArtifactError, ConfigError, Dcae15Error
 from dcae15.export.importing import import_autoencoder
 from dcae15.models.presets import autoencoder_spec
@@ -109,12 +109,15 @@ def _prepared(config: Config) -> Config:
 
 def _require_perceptual_weights(config: Config) -> None:
     """Raise ConfigError when a file of LPIPS is missing: said now, not after the images are prepared."""
-    for i, phase in enumerate(phases_of(config.autoencoder)):
-        perceptual = phase.losses.perceptual
-        for name in ("vgg", "heads") if perceptual.weight else ():
+    shared = config.autoencoder.losses.perceptual
+    needed = {"autoencoder": shared} if shared.weight or (shared.vgg and shared.heads) else {}
+    for i, phase in enumerate(config.autoencoder.phases):
+        if phase.losses.perceptual.weight:
+            needed[f"autoencoder.phases[{i}]"] = phase.losses.perceptual
+    for path, perceptual in needed.items():
+        for name in ("vgg", "heads"):
             uri = getattr(perceptual, name)
             if not storage.exists(uri):
-                path = f"autoencoder.phases[{i}]" if config.autoencoder.phases else "autoencoder"
                 raise ConfigError(
                     f"{path}.losses.perceptual.{name} is {uri}, which does not exist; {PERCEPTUAL_SOURCES[name]}"
                 )

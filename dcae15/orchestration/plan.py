@@ -26,7 +26,7 @@ from dcae15.config import (
     without_masks,
 )
 from dcae15.data.shards import LATENT_BYTES
-from dcae15.export.importing import is_foreign, weights_digest
+from dcae15.export.importing import is_foreign, published_facts, weights_digest
 from dcae15.export.loading import foreign_spec
 from dcae15.models.presets import autoencoder_spec
 from dcae15.models.spec import AutoencoderSpec
@@ -126,7 +126,8 @@ class _Planner:
                 spec = foreign_spec(source, autoencoder_spec(self.config.autoencoder))
                 self.known["weights"] = (source, weights_digest(source))
                 latent = f"{spec.latent_channels} channels, f{spec.spatial_compression}"
-                self._add(name, "autoencoder", role, ("weights",), {"spec": spec.to_dict()}, latent=latent)
+                fields = {"spec": spec.to_dict(), **published_facts(source, self.config.autoencoder.preset)}
+                self._add(name, "autoencoder", role, ("weights",), fields, latent=latent)
                 if role == "autoencoder":
                     self.graph = spec
 

@@ -8,6 +8,7 @@ from dcae15 import artifacts
 from dcae15.errors import ArtifactError, ConfigError
 from dcae15.export.folder import export_folder
 from dcae15.export.foreign_config import official_dotlist
+from dcae15.export.importing import published_facts
 from dcae15.loading import load_autoencoder
 from dcae15.models.presets import PRESETS
 from tests.families import FAMILIES, pixels, randomised
@@ -68,7 +69,10 @@ def test_the_official_layout_reads_back(tmp_path, family):
     ours = randomised(spec)
     to = tmp_path / "to"
     export_folder(ours.state_dict(), trained(tmp_path / "from", spec), str(to), layout="official")
-    assert json.loads((to / "config.json").read_text()) == {"dotlist": official_dotlist(spec)}
+    assert json.loads((to / "config.json").read_text()) == {
+        "dotlist": official_dotlist(spec),
+        "scaling_factor": None,
+    }
     assert sorted(path.name for path in to.iterdir()) == ["README.md", "config.json", "model.safetensors"]
     image = pixels(spec)
     assert torch.equal(load_autoencoder(str(to))(image), ours(image))
@@ -78,7 +82,16 @@ def test_a_published_graph_is_exported_under_its_name(tmp_path):
     name = "dc-ae-f32c32-mix-1.0"
     artifact = trained(tmp_path / "from", PRESETS[name], model_name=name)
     export_folder({}, artifact, str(tmp_path / "to"), layout="official")
-    assert json.loads((tmp_path / "to" / "config.json").read_text()) == {"model_name": name}
+    said = json.loads((tmp_path / "to" / "config.json").read_text())
+    assert said == {"model_name": name, "scaling_factor": None}, "the name is that of a graph, these weights are others"
+
+
+@pytest.mark.parametrize("factor", [None, 0.25])
+def test_the_scaling_factor_survives_the_official_layout(tmp_path, factor):
+    name = "dc-ae-f64c128-1.5"
+    known = {} if factor is None else {"scaling_factor": factor}
+    export_folder({}, trained(tmp_path / "from", PRESETS[name], **known), str(tmp_path / "to"), layout="official")
+    assert published_facts(str(tmp_path / "to"), "") == {"model_name": name, **known}
 
 
 def test_latents_give_scaling_factor_and_statistics(tmp_path):
@@ -136,7 +149,7 @@ def test_the_card_of_a_baseline_and_of_an_import_promise_no_prefixes(tmp_path):
     artifact.commit(source="s3://bucket/weights.pt")
     export_folder({}, artifact, str(tmp_path / "to"))
     card = (tmp_path / "to" / "README.md").read_text()
-    assert "is not known" in card and "Imported from `s3://bucket/weights.pt`" in card
+    assert "is not known" in card and "Imported from `weights.pt`" in card
 
 
 def test_wrong_requests_are_refused_before_anything_is_written(tmp_path):
