@@ -1,3 +1,6 @@
+import tracemalloc
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -121,3 +124,19 @@ def test_a_decoder_that_changes_the_size_is_refused(probes: Probes):
 def test_all_arms_are_measured_at_the_prefixes_that_one_was_trained_with(trained, channels, ladders):
     arms = dict(zip(trained, channels, strict=True))
     assert list(prefix_ladders(trained, arms).values()) == list(ladders)
+
+
+def test_parts_give_the_same_numbers_and_memory_does_not_grow_with_the_prefixes(
+    probes: Probes, structured: ArmMeasures
+):
+    def peak(prefixes: list[int]) -> int:
+        tracemalloc.start()
+        measured = measure_arm(ordered(), prefixes, probes, replace(SETTINGS, batch_size=4))
+        _, most = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        for row, whole in zip(measured.reconstruction[-1:], structured.reconstruction[-1:], strict=True):
+            assert row == pytest.approx(whole)
+        return most
+
+    few, many = peak([CHANNELS]), peak([3, 6, 9, 12, 15, 18, CHANNELS])
+    assert many - few < probes.images.nbytes / 2
