@@ -226,8 +226,12 @@ class _Planner:
 
 
 def _fingerprint_of(uri: str) -> str:
-    """Name a given artifact: by its manifest, or, for foreign weights, by where they are."""
-    return artifacts.read_manifest(uri)["fingerprint"] if artifacts.finished(uri) else f"foreign {uri}"
+    """Name a given artifact by its manifest; foreign weights get their name when they are imported.
+
+    Raises:
+        ArtifactError: there is neither.
+    """
+    return f"foreign {uri}" if is_foreign(storage.resolve(uri)) else artifacts.read_manifest(uri)["fingerprint"]
 
 
 def _graph_of(uri: str) -> AutoencoderSpec | None:

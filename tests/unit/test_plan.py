@@ -7,6 +7,7 @@ import torch
 from safetensors.torch import save_file
 
 from dcae15.config import Config, PhaseConfig, build, from_overrides
+from dcae15.errors import ArtifactError
 from dcae15.orchestration.plan import plan
 
 ALL = [
@@ -140,3 +141,9 @@ def test_given_weights_name_the_training_by_their_content(tmp_path):
     assert first == second
     assert first["train_autoencoder"] != other["train_autoencoder"] != planned()["train_autoencoder"]
     assert first["prepare_images"] == planned()["prepare_images"]
+
+
+@pytest.mark.parametrize("role", ["images", "autoencoder", "latents"])
+def test_a_given_artifact_that_is_not_there_is_named_at_once(tmp_path, role):
+    with pytest.raises(ArtifactError, match="nowhere does not exist"):
+        plan(Config(storage="/nowhere"), {role: str(tmp_path / "nowhere")})
