@@ -18,7 +18,7 @@ LEAST_ROWS = 5  # before a median means anything: the first rows of a run fall s
 
 
 @dataclass(frozen=True)
-class Warning_:  # noqa: N801  # Warning is a builtin exception
+class Notice:
     """What is wrong.
 
     Attributes:
@@ -45,7 +45,7 @@ class Guards:
     """
 
     def __init__(self, rows: Iterable[Row] = ()) -> None:
-        self.warnings: list[Warning_] = []
+        self.warnings: list[Notice] = []
         self._losses: deque[float] = deque(maxlen=MEDIAN_ROWS)
         self._watches = {
             "discriminator_wins": _Watch(PATIENCE),
@@ -56,7 +56,7 @@ class Guards:
         for row in rows:
             self.observe(row)
 
-    def observe(self, row: Row) -> list[Warning_]:
+    def observe(self, row: Row) -> list[Notice]:
         """Take in the next row of the history; return the warnings that it raises. Columns it lacks warn of nothing."""
         found = {
             "discriminator_wins": _wins(row),
@@ -65,7 +65,7 @@ class Guards:
             "loss_jump": self._jump(row),
         }
         raised = [
-            Warning_(name, message, int(row["images"]))
+            Notice(name, message, int(row["images"]))
             for name, message in found.items()
             if self._watches[name].raises(bool(message))
         ]

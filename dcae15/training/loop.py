@@ -134,20 +134,17 @@ KEPT = ("images_seen", "phase", "history", "begun", "unmoved")
 """What a checkpoint keeps of a TrainState."""
 
 
+@dataclass
 class _Run:
-    """Enters and finishes the phases of a run."""
+    """Enters and finishes the phases of a run; see `train` for what it holds."""
 
-    def __init__(
-        self,
-        make_network: Callable[[], nn.Module],
-        phases: Sequence[Phase],
-        seed: int,
-        runtime: Runtime,
-        checkpoints: Checkpoints,
-        on_log: Callable[[Row, TrainState], None],
-    ) -> None:
-        self.make_network, self.phases, self.seed, self.runtime = make_network, phases, seed, runtime
-        self.checkpoints, self.on_log = checkpoints, on_log
+    make_network: Callable[[], nn.Module]
+    phases: Sequence[Phase]
+    seed: int
+    runtime: Runtime
+    checkpoints: Checkpoints
+    on_log: Callable[[Row, TrainState], None]
+    trainable: set[str] = field(default_factory=set)
 
     def newest(self) -> dict[str, Any] | None:
         """Return the newest good checkpoint: rank 0 chooses, and the others read the same one."""
