@@ -19,7 +19,6 @@ import dcae15
 from dcae15.artifacts import Denoiser, ImageSet, LatentSet, read_manifest
 from dcae15.config import SamplingConfig
 from dcae15.data.pixels import to_pixels
-from dcae15.orchestration.plan import STAGES
 from tests.scripts import TINY, Done, Workplace, wait_until, workplace
 
 if TYPE_CHECKING:
@@ -37,6 +36,8 @@ KINDS = {
     "sample": "images",
     "evaluate": "evaluation",
 }
+STAGES = tuple(KINDS)
+"""Those of the default configuration, which trains no control with random masks."""
 TRAINED = ("train_autoencoder", "train_baseline", "train_diffusion")
 
 
@@ -230,7 +231,8 @@ def test_a_stage_without_its_input_names_the_script_that_makes_it(
 
 def test_a_given_artifact_of_the_wrong_kind_is_refused(pipeline: Pipeline, tmp_path: Path) -> None:
     images = pipeline.artifacts["prepare_images"]
-    done = pipeline.run("sample", f"storage={tmp_path}", f"denoiser={images}", f"autoencoder={images}")
+    autoencoder = pipeline.artifacts["train_autoencoder"]
+    done = pipeline.run("sample", f"storage={tmp_path}", f"denoiser={images}", f"autoencoder={autoencoder}")
     assert done.code == 1
     assert "'images'" in done.err and "'denoiser' is needed" in done.err and "Traceback" not in done.err
 
