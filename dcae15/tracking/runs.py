@@ -55,7 +55,8 @@ def start_pipeline_run(config: Config, storage_root: str, name: str) -> TrackerS
         client = database.connect(uri)
         experiment_id = _experiment(client, config.tracking.experiment, database.artifact_location(uri, storage_root))
         _mark_abandoned(client, experiment_id)
-        params = {path: value for path, _, value in leaves(config)}
+        # MLflow's names have no brackets: autoencoder.phases[0].name is autoencoder.phases.0.name there.
+        params = {path.replace("[", ".").replace("]", ""): value for path, _, value in leaves(config)}
         run_id = _start(client, experiment_id, name, "pipeline", digest, params)
     except ConfigError:
         raise

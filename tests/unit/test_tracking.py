@@ -84,6 +84,18 @@ def test_a_stage_run_lies_below_the_pipelines_and_travels_as_a_pickle(root):
     assert "pw" not in stored["facts.json"]
 
 
+def test_phases_and_warnings_are_tracked(root):
+    pipeline = begin(root, "autoencoder.phases=[{name: low}, {name: high, parts: [decoder_head]}]")
+    params = client_of(pipeline).get_run(pipeline.run_id).data.params
+    assert (params["autoencoder.phases.0.name"], params["autoencoder.phases.1.name"]) == ("low", "high")
+    stage = start_stage_run(pipeline, "train_autoencoder", FINGERPRINT, {"phase 1": "low; 64 images; trains all"})
+    tracker = open_tracker(stage)
+    tracker.tags({"warning.1": "the discriminator wins, see s3://key:secret@bucket"})
+    found = client_of(stage).get_run(stage.run_id).data
+    assert found.tags["warning.1"] == "the discriminator wins, see s3://***@bucket"
+    assert found.params["phase 1"] == "low; 64 images; trains all"
+
+
 def test_an_unfinished_run_is_continued_without_repeating_points(root):
     first = start_stage_run(begin(root), "train", FINGERPRINT, {"a": 1})
     tracker = open_tracker(first)
