@@ -23,12 +23,21 @@ MANIFEST = "manifest.json"
 
 @dataclass(frozen=True)
 class Shard:
-    """One shard file: path relative to the artifact, rows, bytes and SHA-256."""
+    """One shard file.
+
+    Attributes:
+        path: relative to the artifact.
+        count: rows.
+        bytes: size of the file.
+        sha256: names the content.
+        xxh3: finds damage whenever the shard is read, because it costs so little; empty in sets that were written without it.
+    """
 
     path: str
     count: int
     bytes: int
     sha256: str
+    xxh3: str = field(default="", repr=False)  # plans of latents, which are named by their repr, stay the same
 
 
 @dataclass(frozen=True)
@@ -257,6 +266,22 @@ class Denoiser(Artifact):
     def _decode(cls, body: dict[str, Any]) -> dict[str, Any]:
         tuples = {name: tuple(body[name]) for name in ("shift", "scale", "prefix_choices", "class_names", "warnings")}
         return {**body, **tuples, "latents": _latent_spec(body["latents"])}
+
+
+@dataclass(frozen=True)
+class Milestones(Artifact):
+    """What a denoiser generated at the milestones of its training.
+
+    Attributes:
+        rows: one per milestone: ``images`` (seen), ``frechet_distance.generated`` and others.
+    """
+
+    rows: tuple[dict[str, float], ...]
+    KIND: ClassVar[str] = "milestones"
+
+    @classmethod
+    def _decode(cls, body: dict[str, Any]) -> dict[str, Any]:
+        return {**body, "rows": tuple(body["rows"])}
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +18,7 @@ from PIL.WebPImagePlugin import WebPImageFile
 from dcae15.errors import DataError
 
 Pixels = NDArray[np.uint8]
-Reader = Callable[[io.BytesIO], ImageFile.ImageFile]
+Reader = type[ImageFile.ImageFile]
 
 # Pillow's readers, chosen here by a file's first bytes rather than by Image.open, which has checks of its own on the
 # number of pixels (a process-wide limit, with warnings), knows formats that run other programs, and takes phone
@@ -48,12 +47,15 @@ _UPRIGHT: dict[int, Image.Transpose] = {
 _LONGEST_ASPECT = 8  # longer images lose their ends, or a 8 x 10,000,000 file would fill the memory once it is resized
 
 
+LEFT_OUT = "too_small_to_fill"  # the reason of images that are right, but smaller than what was asked for
+
+
 class BadImage(Exception):  # noqa: N818 - a finding about one image, which is set aside and counted, not a failure
     """One image cannot be used.
 
     Attributes:
-        reason: One stable word to count by: "empty", "unreadable", "truncated", "animated", "too_small", "too_large",
-            or "unsupported".
+        reason: One stable word to count by: "missing", "empty", "unreadable", "truncated", "animated", "too_small",
+            "too_large", or "unsupported"; or `LEFT_OUT`.
     """
 
     def __init__(self, reason: str, detail: str):
@@ -61,7 +63,19 @@ class BadImage(Exception):  # noqa: N818 - a finding about one image, which is s
         self.reason = reason
 
 
-def decode(data: bytes, *, min_side: int, max_pixels: int) -> Image.Image:
+def format_of(data: bytes) -> str:
+    """Return the name of the format that a file's first bytes announce, "unknown" for others."""
+    reader = _reader_of(data)
+    return (reader.format if reader else None) or "unknown"
+
+
+def shorter_side(data: bytes) -> int:
+    """Return the shorter side, as the header says, of a file that `decode` took or left out."""
+    reader = _reader_of(data)
+    return min(reader(io.BytesIO(data)).size) if reader else 0
+
+
+def decode(data: bytes, *, min_side: int, max_pixels: int, fill: int = 0) -> Image.Image:
     """Decode a JPEG, PNG, WebP, GIF, BMP or TIFF file to an upright RGB image of 8 bits.
 
     - The contents decide about the format, not the name.
@@ -77,18 +91,19 @@ def decode(data: bytes, *, min_side: int, max_pixels: int) -> Image.Image:
         data: The whole file.
         min_side: Images with a shorter side below this are "too_small".
         max_pixels: Images with more pixels are "too_large", judged by the header, before memory is taken for pixels.
+        fill: Images with a shorter side below this are left out, judged by the header.
 
     Raises:
         BadImage: The image cannot be used.
     """
     if not data:
         raise BadImage("empty", "the file has no bytes")
-    reader = next((reader for magic, reader in _READERS if data.startswith(magic)), None)
+    reader = _reader_of(data)
     if reader is None:
         raise BadImage("unreadable", f"no JPEG, PNG, WebP, GIF, BMP or TIFF file; it begins with {data[:8]!r}")
     try:
         image = reader(io.BytesIO(data))
-        _check_size(image, min_side, max_pixels)
+        _check_size(image, min_side, max_pixels, fill)
         if getattr(image, "is_animated", False):
             raise BadImage("animated", "the file holds more than one frame; save the one that is meant")
         if isinstance(image, PngImageFile):
@@ -176,12 +191,18 @@ def decode_png(data: bytes) -> Pixels:
     raise DataError(f"A stored image has mode {image.mode} instead of RGB: it was not written by prepare_images.")
 
 
-def _check_size(image: Image.Image, min_side: int, max_pixels: int) -> None:
+def _reader_of(data: bytes) -> Reader | None:
+    return next((reader for magic, reader in _READERS if data.startswith(magic)), None)
+
+
+def _check_size(image: Image.Image, min_side: int, max_pixels: int, fill: int) -> None:
     width, height = image.size
     if min(width, height) < max(1, min_side):
         raise BadImage("too_small", f"{width} x {height} pixels; the shorter side needs {min_side}")
     if width * height > max_pixels:
         raise BadImage("too_large", f"{width} x {height} pixels, more than {max_pixels}")
+    if min(width, height) < fill:
+        raise BadImage(LEFT_OUT, f"{width} x {height} pixels; the shorter side needs {fill}")
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections import OrderedDict
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -20,10 +19,16 @@ from torch import Tensor
 from dcae15.artifacts import ImageSet, LatentSet, Split
 from dcae15.data import images as image_codec
 from dcae15.data import shards
-from dcae15.data.order import Order
+from dcae15.data.disk_cache import DiskCache
+from dcae15.data.order import Order, window_of
+from dcae15.data.shard_cache import ShardCache
+from dcae15.errors import ConfigError
 
-CACHE_BYTES = 4 << 30
-"""Memory that a process spends on shards; at least the shards of two windows of the order should fit."""
+IMAGE_COLUMNS = ("image", "label")
+LATENT_COLUMNS = ("latent", "label")
+_CLOSE_SECONDS = 5.0  # longer only where a read from storage hangs
+_SERIAL_VALUES = 32_768
+"""torch converts so few values in the calling thread; for one more it would start a pool of threads of its own here."""
 
 
 @dataclass(frozen=True)
@@ -43,37 +48,10 @@ class Batch:
     wait: float = 0.0
 
 
-class ShardCache:
-    """Decoded shards in memory, least recently used ones dropped beyond ``limit`` bytes; each is read once while it stays."""
-
-    def __init__(
-        self, root: str, split: Split, decode: Callable[[pa.Table], dict[str, Any]], limit: int = CACHE_BYTES
-    ) -> None:
-        self.root, self.split, self.decode, self.limit = root, split, decode, limit
-        self._held: OrderedDict[int, dict[str, Any]] = OrderedDict()
-
-    def get(self, shard: int) -> dict[str, Any]:
-        """Return the decoded columns of a shard."""
-        if shard not in self._held:
-            while self._held and sum(self.split.shards[s].bytes for s in [*self._held, shard]) > self.limit:
-                self._held.popitem(last=False)
-            self._held[shard] = self.decode(shards.read_shard(self.root, self.split.shards[shard]))
-        self._held.move_to_end(shard)
-        return self._held[shard]
-
-    def gather(self, pairs: np.ndarray) -> tuple[list[Any], np.ndarray]:
-        """Return the values and labels of (shard, row) pairs, in their order."""
-        values: list[Any] = [None] * len(pairs)
-        labels = np.zeros(len(pairs), np.int64)
-        for shard in dict.fromkeys(pairs[:, 0].tolist()):
-            columns = self.get(shard)
-            for i in np.flatnonzero(pairs[:, 0] == shard):
-                values[i], labels[i] = columns["values"][pairs[i, 1]], columns["labels"][pairs[i, 1]]
-        return values, labels
-
-
 class Batches:
     """An endless iterator over one rank's part of every global batch.
+
+    A thread prepares batches ahead of their use; others read the shards of the next window while this one is used.
 
     Args:
         cache: the shards.
@@ -85,13 +63,16 @@ class Batches:
         world: how many parts.
         depth: batches prepared ahead.
         pin: keep inputs in pinned memory, from which a GPU copies while it computes.
+
+    Raises:
+        ConfigError: the batch cannot be shared evenly.
     """
 
     def __init__(
         self,
         cache: ShardCache,
         order: Order,
-        assemble: Callable[[list[Any], np.ndarray], Tensor],
+        assemble: Callable[[Any, np.ndarray], Tensor],
         *,
         batch_size: int,
         start: int,
@@ -100,6 +81,8 @@ class Batches:
         depth: int = 4,
         pin: bool = False,
     ) -> None:
+        if batch_size % world:
+            raise ConfigError(f"batch_size {batch_size} cannot be shared evenly by {world} workers; change either")
         self.cache, self.order, self.assemble = cache, order, assemble
         self.batch_size, self.start, self.rank, self.world = batch_size, start, rank, world
         self.pin = pin
@@ -110,9 +93,13 @@ class Batches:
     def _fill(self) -> None:
         try:
             part = self.batch_size // self.world
-            start = self.start
+            start, seen = self.start, None
             while not self._stop.is_set():
                 first = start + self.rank * part
+                ends = self.order.locate(first), self.order.locate(first + part - 1)
+                if ends != seen:
+                    self.cache.ahead(self.order.shards_between(first, ends[1][2]))
+                    seen = ends
                 values, labels = self.cache.gather(self.order.take(first, part))
                 inputs = self.assemble(values, np.arange(first, first + part))
                 if self.pin:
@@ -143,8 +130,11 @@ class Batches:
             self.close()
 
     def close(self) -> None:
-        """Stop the background thread."""
+        """Stop the background threads; wait a little for them, since a process must not end while they compute."""
         self._stop.set()
+        self.cache.close()
+        if self._thread.is_alive() and self._thread is not threading.current_thread():
+            self._thread.join(_CLOSE_SECONDS)
 
 
 def image_batches(
@@ -155,57 +145,102 @@ def image_batches(
     start: int,
     rank: int,
     world: int,
-    min_area: float,
-    flip: bool,
+    min_area: float = 1.0,
+    flip: bool = False,
+    augment: bool = True,
     resolution: int = 0,
     pin: bool = False,
+    disk: DiskCache | None = None,
 ) -> Batches:
     """Batches of uint8 training images (b, H, W, 3): cropped as the set says, half of them mirrored with ``flip``.
 
     A ``resolution`` below that of the set makes smaller images: random crops are resized to it, stored squares reduced.
+    Without ``augment`` they are the centre crops that everything but training uses.
     """
     resolution = resolution or image_set.resolution
+    crop = augment and image_set.crop == "random"
     pool = ThreadPoolExecutor(4, thread_name_prefix="dcae15-decode") if image_set.encoding == "png" else None
 
     def one(value: Any, position: int) -> np.ndarray:
-        generator = np.random.Generator(np.random.Philox(np.random.SeedSequence([seed, 1, position])))
+        generator = _generator(seed, position)
         image = image_codec.decode_png(value) if isinstance(value, bytes) else value
-        if image_set.crop == "random":
+        if crop:
             image = image_codec.random_resized_crop(Image.fromarray(image), resolution, generator, min_area=min_area)
-        elif resolution != image_set.resolution:
+        elif image_set.crop == "random" or resolution != image_set.resolution:
             image = image_codec.center_crop(Image.fromarray(image), resolution)
         return image[:, ::-1] if flip and generator.random() < 0.5 else image
 
-    def assemble(values: list[Any], positions: np.ndarray) -> Tensor:
+    def assemble(values: Any, positions: np.ndarray) -> Tensor:
+        if isinstance(values, np.ndarray) and not crop and resolution == image_set.resolution:
+            for i, position in enumerate(positions.tolist() if flip else ()):
+                if _generator(seed, position).random() < 0.5:
+                    values[i] = values[i, :, ::-1]
+            return torch.from_numpy(values)
         images = (pool.map if pool else map)(one, values, positions.tolist())
         return torch.from_numpy(np.stack(list(images)))
 
     split = image_set.splits["train"]
-    cache = ShardCache(image_set.uri, split, lambda table: decode_images(table, image_set))
-    order = Order([s.count for s in split.shards], seed)
+    cache = ShardCache(
+        image_set.uri, split, lambda table: decode_images(table, image_set), columns=IMAGE_COLUMNS, disk=disk
+    )
+    order = order_of(split, seed)
     return Batches(cache, order, assemble, batch_size=batch_size, start=start, rank=rank, world=world, pin=pin)
+
+
+def _generator(seed: int, position: int) -> np.random.Generator:
+    """Return the generator of the crop and mirroring of one position of the stream."""
+    return np.random.Generator(np.random.Philox(np.random.SeedSequence([seed, 1, position])))
+
+
+def order_of(split: Split, seed: int) -> Order:
+    """Return the order of a split: of its shards' counts and bytes and the seed alone."""
+    return Order([s.count for s in split.shards], seed, window_of([s.bytes for s in split.shards]))
 
 
 def latent_batches(
-    latent_set: LatentSet, *, seed: int, batch_size: int, start: int, rank: int, world: int, pin: bool = False
+    latent_set: LatentSet,
+    *,
+    seed: int,
+    batch_size: int,
+    start: int,
+    rank: int,
+    world: int,
+    pin: bool = False,
+    disk: DiskCache | None = None,
 ) -> Batches:
-    """Batches of raw float32 latents (b, C, h, w)."""
-    spec, split = latent_set.spec, latent_set.splits["train"]
+    """Batches of raw float32 latents (b, C, h, w), kept as they are stored until a batch is made."""
+    split = latent_set.splits["train"]
+    cache = latent_cache(latent_set, split, disk)
+
+    def assemble(values: Any, positions: np.ndarray) -> Tensor:
+        return float_latents(values, latent_set.dtype)
+
+    order = order_of(split, seed)
+    return Batches(cache, order, assemble, batch_size=batch_size, start=start, rank=rank, world=world, pin=pin)
+
+
+def latent_cache(latent_set: LatentSet, split: Split, disk: DiskCache | None = None) -> ShardCache:
+    """Return the shards of a latent set's split; see `float_latents` for their values."""
+    shape = (latent_set.spec.channels, latent_set.spec.height, latent_set.spec.width)
 
     def decode(table: pa.Table) -> dict[str, Any]:
-        shape = (spec.channels, spec.height, spec.width)
-        return {
-            "values": shards.decode_latents(table.column("latent"), shape, latent_set.dtype),
-            "labels": shards.labels_of(table),
-        }
+        values = shards.latent_values(table.column("latent"), shape, latent_set.dtype)
+        return {"values": values, "labels": shards.labels_of(table)}
 
-    cache = ShardCache(latent_set.uri, split, decode)
-    order = Order([s.count for s in split.shards], seed)
+    return ShardCache(latent_set.uri, split, decode, columns=LATENT_COLUMNS, disk=disk)
 
-    def assemble(values: list[Any], positions: np.ndarray) -> Tensor:
-        return torch.stack(values)
 
-    return Batches(cache, order, assemble, batch_size=batch_size, start=start, rank=rank, world=world, pin=pin)
+def float_latents(values: np.ndarray, dtype: str) -> Tensor:
+    """Return the float32 values of latents as `dcae15.data.shards.latent_values` gives them."""
+    stored = torch.from_numpy(values).view(getattr(torch, dtype))
+    if stored.dtype == torch.float32:
+        return stored
+    result = torch.empty(stored.shape, dtype=torch.float32)
+    for source, target in zip(
+        stored.flatten().split(_SERIAL_VALUES), result.view(-1).split(_SERIAL_VALUES), strict=True
+    ):
+        target.copy_(source)
+    return result
 
 
 def decode_images(table: pa.Table, image_set: ImageSet) -> dict[str, Any]:
@@ -214,31 +249,7 @@ def decode_images(table: pa.Table, image_set: ImageSet) -> dict[str, Any]:
     if image_set.encoding == "png":
         return {"values": column.to_pylist(), "labels": shards.labels_of(table)}
     side = image_set.resolution
-    data = np.frombuffer(b"".join(column.to_pylist()), np.uint8)
-    return {"values": data.reshape(-1, side, side, 3), "labels": shards.labels_of(table)}
-
-
-def iterate_images(image_set: ImageSet, split: str, limit: int = 0) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yield the first ``limit`` (0: all) images of a split, centre-cropped, shard by shard: uint8 (n, H, W, 3), labels (n,)."""
-    left = limit or image_set.splits[split].count
-    for shard in image_set.splits[split].shards:
-        if left <= 0:
-            return
-        columns = decode_images(shards.read_shard(image_set.uri, shard), image_set)
-        values, labels = columns["values"][:left], columns["labels"][:left]
-        yield np.stack([square(value, image_set) for value in values]), np.asarray(labels, np.int64)
-        left -= len(labels)
-
-
-def load_images(image_set: ImageSet, split: str, limit: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Return the first ``limit`` (0: all) images of a split, centre-cropped, uint8 (N, H, W, 3), and their labels (N,)."""
-    count, side = image_set.splits[split].count, image_set.resolution
-    count = min(limit, count) if limit else count
-    images, labels, done = np.empty((count, side, side, 3), np.uint8), np.empty(count, np.int64), 0
-    for some, their_labels in iterate_images(image_set, split, limit):
-        images[done : done + len(some)], labels[done : done + len(some)] = some, their_labels
-        done += len(some)
-    return images, labels
+    return {"values": shards.fixed_rows(column).reshape(-1, side, side, 3), "labels": shards.labels_of(table)}
 
 
 def square(value: Any, image_set: ImageSet) -> np.ndarray:

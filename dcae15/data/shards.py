@@ -8,9 +8,9 @@ job redoes only shards without one. Latents are stored as fixed-size binary, raw
 from __future__ import annotations
 
 import dataclasses
-import io
 import json
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,10 +21,17 @@ import torch
 
 from dcae15 import storage
 from dcae15.artifacts import Shard
+from dcae15.data.disk_cache import DiskCache
 from dcae15.errors import DataError
 
 ROW_GROUP = 512
+SIDE_FILE_READERS = 16
 LATENT_BYTES = {"float16": 2, "bfloat16": 2, "float32": 4}
+_EXPONENT = {
+    "float16": 0x7C00,
+    "bfloat16": 0x7F80,
+    "float32": 0x7F800000,
+}  # these bits are all set where a value is not finite
 
 
 @dataclass
@@ -47,11 +54,19 @@ def write_shard(root: str, path: str, table: pa.Table, **record: Any) -> ShardRe
     ids = table.column("id")
     if len(ids.unique()) != len(ids):
         raise DataError(f"shard {path} would hold an id twice; ids must be unique")
-    buffer = io.BytesIO()
-    pq.write_table(table, buffer, compression="none", row_group_size=ROW_GROUP, use_dictionary=False)
-    data = buffer.getvalue()
+    buffer = pa.BufferOutputStream()
+    pq.write_table(
+        table,
+        buffer,
+        compression="none",
+        row_group_size=ROW_GROUP,
+        use_dictionary=False,
+        write_statistics=["id", "label"],  # pyright: ignore[reportArgumentType]  # of images they say nothing
+    )
+    data = memoryview(buffer.getvalue())  # shards are large: no copy
     storage.write_bytes(storage.join(root, path), data)
-    written = ShardRecord(Shard(path, table.num_rows, len(data), storage.sha256(data)), **record)
+    shard = Shard(path, table.num_rows, len(data), storage.sha256(data), storage.xxh3(data))
+    written = ShardRecord(shard, **record)
     storage.write_json(storage.join(root, path + ".json"), dataclasses.asdict(written))
     return written
 
@@ -63,23 +78,46 @@ def read_records(root: str, paths: Sequence[str] | None = None) -> dict[str, Sha
         paths = sorted(
             p[: -len(".json")] for p in present if p.endswith(".parquet.json") and p[: -len(".json")] in present
         )
-    records = {}
-    for path in paths:
-        body = storage.read_json(storage.join(root, path + ".json"))
-        records[path] = ShardRecord(Shard(**body["shard"]), body["rejected"], body["statistics"])
-    return records
+    with ThreadPoolExecutor(SIDE_FILE_READERS) as pool:  # thousands of small objects, and each is a round trip
+        bodies = list(pool.map(lambda path: storage.read_json(storage.join(root, path + ".json")), paths))
+    return {
+        path: ShardRecord(Shard(**body["shard"]), body["rejected"], body["statistics"])
+        for path, body in zip(paths, bodies, strict=True)
+    }
 
 
-def read_shard(root: str, shard: Shard) -> pa.Table:
-    """Read a whole shard; raise DataError when it is not what was written."""
+def intact(shard: Shard, data: bytes) -> bool:
+    """Tell whether these are the bytes of a shard, by its XXH3; by its SHA-256 where it has no other."""
+    if len(data) != shard.bytes:
+        return False
+    return storage.xxh3(data) == shard.xxh3 if shard.xxh3 else storage.sha256(data) == shard.sha256
+
+
+def read_shard(
+    root: str, shard: Shard, *, columns: Sequence[str] | None = None, disk: DiskCache | None = None
+) -> pa.Table:
+    """Read a shard; raise DataError when it is not what was written.
+
+    Args:
+        root: URI of the artifact.
+        shard: which one.
+        columns: names of the columns to decode; None means all.
+        disk: keeps what came over the network.
+    """
     uri = storage.join(root, shard.path)
-    data = storage.read_bytes(uri)
-    if storage.sha256(data) != shard.sha256:
-        raise DataError(
-            f"shard {uri} is damaged: {len(data)} bytes with another checksum than its manifest says ({shard.bytes} bytes); "
-            f"delete the folder {root} and run its stage again"
-        )
-    return pq.read_table(io.BytesIO(data))
+
+    def fetch() -> bytes:
+        data = storage.read_bytes(uri)
+        if not intact(shard, data):
+            raise DataError(
+                f"shard {uri} is damaged: {len(data)} bytes with another checksum than its manifest says ({shard.bytes} bytes); "
+                f"delete the folder {root} and run its stage again"
+            )
+        return data
+
+    data = disk.read(shard.sha256, fetch, lambda kept: intact(shard, kept)) if disk else fetch()
+    # Not pq.read_table: it makes a chunk of each row group, which must be joined again, and holds more memory meanwhile.
+    return pq.ParquetFile(pa.BufferReader(data)).read(None if columns is None else list(columns), use_threads=False)
 
 
 def image_table(
@@ -118,13 +156,13 @@ def latent_table(
         DataError: a latent is not finite in the stored type; the id is named.
     """
     stored = latents_BChw.to(getattr(torch, dtype))
-    finite = torch.isfinite(stored).flatten(1).all(dim=1)
-    if not bool(finite.all()):
-        bad = ids[int((~finite).nonzero()[0])]
+    bits = stored.contiguous().view({2: torch.int16, 4: torch.int32}[LATENT_BYTES[dtype]]).numpy()
+    exponent = bits.dtype.type(_EXPONENT[dtype])
+    if (bits & exponent).max(initial=0) == exponent:  # ten times as fast as isfinite
+        bad = ids[int((~torch.isfinite(stored).flatten(1).all(dim=1)).nonzero()[0])]
         raise DataError(f"the latent of {bad} is not finite as {dtype}; set latents.dtype to bfloat16 or float32")
     width = stored[0].numel() * LATENT_BYTES[dtype]
-    data = stored.contiguous().view(torch.uint8).numpy().tobytes()
-    values = pa.FixedSizeBinaryArray.from_buffers(pa.binary(width), len(stored), [None, pa.py_buffer(data)])
+    values = pa.FixedSizeBinaryArray.from_buffers(pa.binary(width), len(stored), [None, pa.py_buffer(bits)])
     columns = {
         "id": pa.array(ids, pa.string()),
         "label": pa.array(labels, pa.int32()),
@@ -143,6 +181,28 @@ def decode_latents(column: pa.ChunkedArray, shape: tuple[int, int, int], dtype: 
     ]
     data = np.concatenate(chunks) if chunks else np.zeros(0, np.uint8)
     return torch.from_numpy(data).view(getattr(torch, dtype)).reshape(-1, *shape).float()
+
+
+def latent_values(column: pa.ChunkedArray, shape: tuple[int, int, int], dtype: str) -> np.ndarray:
+    """Return a latent column as it is stored, (N, C, h, w): float16, float32, or the bits of bfloat16 as uint16."""
+    stored = {"float16": np.float16, "bfloat16": np.uint16, "float32": np.float32}[dtype]
+    return fixed_rows(column).view(stored).reshape(-1, *shape)
+
+
+def fixed_rows(column: pa.ChunkedArray) -> np.ndarray:
+    """Return the bytes (N, width) of a column of binary values of one length, without a Python object for each; read-only."""
+    parts = []
+    for chunk in column.chunks:
+        if pa.types.is_fixed_size_binary(chunk.type):
+            width = chunk.type.byte_width
+            begin, end, data = chunk.offset * width, (chunk.offset + len(chunk)) * width, chunk.buffers()[1]
+        else:
+            places = np.int64 if pa.types.is_large_binary(chunk.type) else np.int32
+            ends = np.frombuffer(chunk.buffers()[1], places)[chunk.offset : chunk.offset + len(chunk) + 1]
+            begin, end, data = int(ends[0]), int(ends[-1]), chunk.buffers()[2]
+        parts.append(np.frombuffer(data, np.uint8, end - begin, begin) if end > begin else np.zeros(0, np.uint8))
+    rows = parts[0] if len(parts) == 1 else np.concatenate(parts) if parts else np.zeros(0, np.uint8)
+    return rows.reshape(len(column), -1) if len(column) else rows.reshape(0, 0)
 
 
 def labels_of(table: pa.Table) -> np.ndarray:

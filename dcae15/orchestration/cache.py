@@ -4,22 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import hashlib
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 
 from dcae15 import artifacts
 from dcae15.config import Config, LatentsConfig
-from dcae15.data import loader, shards, statistics
-from dcae15.data.pixels import to_pixels
+from dcae15.data import encoding, shards, statistics
 from dcae15.data.shards import ShardRecord
 from dcae15.errors import ConfigError
 from dcae15.loading import load_autoencoder
 from dcae15.orchestration.cluster import Cluster
 from dcae15.orchestration.sharding import Pool, ShardPlan, write_shards
-
-MIRRORED = "#mirror"
 
 
 class EncodeWriter:
@@ -41,30 +38,23 @@ class EncodeWriter:
         self.image_set = artifacts.ImageSet.open(images)
         self.autoencoder = load_autoencoder(autoencoder).to(device)
 
-    @torch.inference_mode()
     def encode(self, images: np.ndarray) -> torch.Tensor:
         """Return raw latents (N, C, h, w), float32 on the CPU, of uint8 images (N, H, W, 3)."""
-        size = self.config.batch_size
-        parts = [
-            self.autoencoder.encode(to_pixels(torch.from_numpy(images[i : i + size]).to(self.device))).float().cpu()
-            for i in range(0, len(images), size)
-        ]
-        return torch.cat(parts)
+        return encoding.encode(self.autoencoder, images, self.config.batch_size, self.device)
 
     def write(self, plan: ShardPlan[tuple[artifacts.Shard, bool]]) -> ShardRecord:
         """Write one shard; ``plan.content`` is the image shard and whether to add mirrored copies."""
         shard, mirror = plan.content
         table = shards.read_shard(self.image_set.uri, shard)
-        columns = loader.decode_images(table, self.image_set)
-        images = np.stack([loader.square(value, self.image_set) for value in columns["values"]])
-        ids, labels = table.column("id").to_pylist(), columns["labels"].tolist()
+        images = encoding.squares(table, self.image_set, self.spec.height * self.spec.compression)
+        ids, labels = table.column("id").to_pylist(), shards.labels_of(table).tolist()
         flipped = [False] * len(ids)
         if mirror:
             images = np.concatenate([images, images[:, :, ::-1]])
             flipped += [True] * len(ids)
-            ids, labels = ids + [i + MIRRORED for i in ids], labels * 2
+            ids, labels = ids + [i + encoding.MIRRORED for i in ids], labels * 2
         latents = self.encode(images)
-        digests = [hashlib.blake2b(image.tobytes(), digest_size=16).digest() for image in images]
+        digests = [encoding.digest(image) for image in images]
         rows = shards.latent_table(
             ids, labels, latents, flipped, digests, self.config.dtype, dataclasses.asdict(self.spec)
         )
@@ -82,16 +72,28 @@ def plan_latents(image_set: artifacts.ImageSet, config: LatentsConfig) -> list[S
     return plans
 
 
-def latent_spec(image_set: artifacts.ImageSet, autoencoder_uri: str) -> artifacts.LatentSpec:
-    """Return what an autoencoder makes of an image set's images."""
+def latent_spec(image_set: artifacts.ImageSet, autoencoder_uri: str, resolution: int = 0) -> artifacts.LatentSpec:
+    """Return what an autoencoder makes of an image set's images, reduced to ``resolution`` pixels unless it is 0.
+
+    Raises:
+        ConfigError: the images are smaller than that, or it is no multiple of the autoencoder's compression.
+    """
     network = load_autoencoder(autoencoder_uri)
     compression = network.spec.spatial_compression
-    if image_set.resolution % compression:
+    if resolution > image_set.resolution:
         raise ConfigError(
-            f"images of {image_set.resolution} pixels do not fit the autoencoder at {autoencoder_uri}, which compresses "
-            f"{compression}-fold; prepare them with data.resolution a multiple of {compression}"
+            f"latents.resolution is {resolution}, larger than the images of {image_set.resolution} pixels at {image_set.uri}; "
+            "prepare larger ones, or use 0 for the images' own"
         )
-    side = image_set.resolution // compression
+    pixels = resolution or image_set.resolution
+    if pixels % compression:
+        below = pixels // compression * compression
+        smaller = f"latents.resolution={below}, or " if below else ""
+        raise ConfigError(
+            f"images of {pixels} pixels do not fit the autoencoder at {autoencoder_uri}, which compresses {compression}-fold; "
+            f"use {smaller}images prepared with data.resolution a multiple of {compression}"
+        )
+    side = pixels // compression
     return artifacts.LatentSpec(
         channels=network.spec.latent_channels,
         height=side,
@@ -107,12 +109,26 @@ def cache_latents(
 ) -> None:
     """Encode every image of the image set once and write the latent set to ``uri``."""
     image_set = artifacts.ImageSet.open(images)
-    spec = latent_spec(image_set, autoencoder)
+    spec = latent_spec(image_set, autoencoder, config.latents.resolution)
     plans = plan_latents(image_set, config.latents)
     gpu = cluster.uses_gpu(config.scaling)
     least, most, cpus = cluster.encoders(config.scaling, len(plans))
     make = functools.partial(EncodeWriter, uri, images, autoencoder, spec, config.latents, "cuda" if gpu else "cpu")
     records = write_shards("cache_latents", uri, plans, make, Pool(least, most, cpus, 1.0 if gpu else 0.0))
+    commit(config.latents, image_set, spec, records, autoencoder=autoencoder, uri=uri, fingerprint=fingerprint)
+
+
+def commit(
+    config: LatentsConfig,
+    image_set: artifacts.ImageSet,
+    spec: artifacts.LatentSpec,
+    records: Sequence[ShardRecord],
+    *,
+    autoencoder: str,
+    uri: str,
+    fingerprint: str,
+) -> None:
+    """Write the manifest of a latent set whose shards are all there."""
     splits = {
         split: artifacts.Split(tuple(r.shard for r in records if r.shard.path.startswith(split + "/")))
         for split in image_set.splits
@@ -122,11 +138,11 @@ def cache_latents(
         uri,
         fingerprint,
         spec=spec,
-        dtype=config.latents.dtype,
+        dtype=config.dtype,
         statistics=statistics.merge(measured),
         splits=splits,
         class_names=image_set.class_names,
-        mirror=config.latents.mirror,
+        mirror=config.mirror,
         images=image_set.fingerprint,
         autoencoder_uri=autoencoder,
     ).commit()

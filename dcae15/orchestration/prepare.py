@@ -1,63 +1,105 @@
-"""prepare_images on Ray Data: a folder of images becomes an image set."""
+"""prepare_images on Ray Data: a source of images becomes an image set."""
 
 from __future__ import annotations
 
 import functools
-import hashlib
 import json
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
 
 from dcae15 import artifacts, storage
 from dcae15.config import Config, DataConfig, fingerprint, result_fields
 from dcae15.data import images as image_codec
-from dcae15.data import shapes, shards
+from dcae15.data import inspection, shapes, shards
 from dcae15.data.shards import ShardRecord
-from dcae15.data.sources import Source, SourceImage, list_folder
+from dcae15.data.sources import Source, deal
+from dcae15.data.sources.reading import read_images
 from dcae15.errors import DataError, StorageError
 from dcae15.orchestration.cluster import Cluster
 from dcae15.orchestration.sharding import Pool, ShardPlan, write_shards
+from dcae15.orchestration.sources import copy_of, discard, open_source, remove_copies, unpack
 
 DRAWN_PER_PLAN = 500
 
+_MOST_RAW_BYTES = 1 << 31  # a column has 32-bit offsets
 
-@dataclass(frozen=True)
+
+@dataclass
 class PrepareWriter:
     """Decodes, crops and stores the images of a shard; quarantines those that cannot be used."""
 
     root: str
     data: DataConfig
+    _pixels: NDArray[np.uint8] = field(default_factory=lambda: np.empty((0, 0), np.uint8))
 
-    def write(self, plan: ShardPlan[tuple[SourceImage, ...]]) -> ShardRecord:
+    def write(self, plan: ShardPlan[pa.Table]) -> ShardRecord:
         """Write one shard."""
         ids: list[str] = []
         labels: list[int] = []
-        images: list[bytes] = []
-        rejected = []
-        for item in plan.content:
+        images = _RawImages(self._memory(plan.count)) if self._side_by_side else []
+        rejected: list[dict[str, str]] = []
+        left_out = 0
+        names, numbers = (plan.content.column(name).to_pylist() for name in ("id", "label"))
+        for name, label, data in zip(names, numbers, read_images(plan.content), strict=True):
             try:
-                image = self._prepare(storage.read_bytes(item.uri))
+                images.append(self._prepare(data))
             except image_codec.BadImage as error:
-                rejected.append({"id": item.id, "reason": error.reason, "detail": str(error)})
+                if error.reason == image_codec.LEFT_OUT:
+                    left_out += 1
+                else:
+                    rejected.append({"id": name, "reason": error.reason, "detail": str(error)})
                 continue
-            ids.append(item.id)
-            labels.append(item.label)
-            images.append(image)
+            ids.append(name)
+            labels.append(label)
         metadata = {"encoding": self.data.encoding, "crop": self.data.crop, "resolution": self.data.resolution}
-        return shards.write_shard(
-            self.root, plan.path, shards.image_table(ids, labels, images, metadata), rejected=rejected
-        )
+        statistics = {image_codec.LEFT_OUT: left_out} if left_out else {}
+        table = shards.image_table(ids, labels, images.column() if isinstance(images, _RawImages) else images, metadata)
+        return shards.write_shard(self.root, plan.path, table, rejected=rejected, statistics=statistics)
 
-    def _prepare(self, data: bytes) -> bytes:
-        image = image_codec.decode(data, min_side=self.data.min_side, max_pixels=self.data.max_pixels)
+    def _prepare(self, data: bytes | None) -> Any:
+        if data is None:
+            raise image_codec.BadImage("missing", "there is no such file")
+        image = inspection.decode(data, self.data)
         if self.data.crop == "random":
-            side = self.data.store_side or self.data.resolution * 9 // 8
+            side = inspection.stored_side(self.data)
             return image_codec.encode_png(np.asarray(image_codec.resize_shorter(image, side)))
         array = image_codec.center_crop(image, self.data.resolution)
+        if self._side_by_side:
+            return array
         return array.tobytes() if self.data.encoding == "raw" else image_codec.encode_png(array)
+
+    @property
+    def _side_by_side(self) -> bool:
+        size = self.data.resolution**2 * 3 * self.data.shard_images
+        return self.data.crop != "random" and self.data.encoding == "raw" and size < _MOST_RAW_BYTES
+
+    def _memory(self, count: int) -> NDArray[np.uint8]:
+        """Return room for the pixels of a shard: the same for each, because fresh memory costs as much as copying twice."""
+        if len(self._pixels) < count:
+            self._pixels = np.empty((count, self.data.resolution**2 * 3), np.uint8)
+        return self._pixels
+
+
+class _RawImages:
+    """Images side by side, which become a column without a copy."""
+
+    def __init__(self, memory: NDArray[np.uint8]) -> None:
+        self.memory, self.count = memory, 0
+
+    def append(self, pixels: NDArray[np.uint8]) -> None:
+        self.memory[self.count] = pixels.reshape(-1)
+        self.count += 1
+
+    def column(self) -> pa.Array:
+        offsets = np.arange(self.count + 1, dtype=np.int32) * self.memory.shape[1]
+        buffers = [None, pa.py_buffer(offsets), pa.py_buffer(self.memory[: self.count])]
+        return pa.Array.from_buffers(pa.binary(), self.count, buffers)
 
 
 @dataclass(frozen=True)
@@ -80,20 +122,41 @@ def prepare_images(config: Config, cluster: Cluster, *, uri: str, fingerprint: s
     """Make the image set of ``config.data`` at ``uri``.
 
     Raises:
-        DataError: the source has no images, or too many of them are bad; the quarantine list stays at ``uri/rejected.jsonl``.
+        ConfigError: the kind of the source is not clear, or a class that was asked for is unknown.
+        DataError: the source has no images or is damaged, or too many images are bad; the quarantine list stays at
+            ``uri/rejected.jsonl``.
     """
     data = config.data
-    pool = Pool(least=max(1, cluster.cpus), most=max(1, cluster.cpus))
-    root = draw_shapes(config, cluster) if data.source == "shapes" else data.source
-    source = list_folder(root, val_fraction=data.val_fraction, limit=data.limit, seed=config.seed)
+    pool = decoders(cluster)
+    drawn = data.source == "shapes"
+    root = draw_shapes(config, cluster) if drawn else data.source
+    remove_copies(config.storage)
+    source = open_source(config, cluster, root, "folder" if drawn else data.kind)
+    copy = copy_of(config, source, fingerprint) if source.kind == "parquet" else ""
+    try:
+        _write(config, pool, unpack(copy, cluster, source, uri) if copy else source, uri, fingerprint)
+    except StorageError:
+        if not artifacts.finished(uri):  # else another job made the image set meanwhile, and removed the copy
+            raise
+        print(f"prepare_images: another job has made {uri} meanwhile", flush=True)
+    if copy:
+        discard(copy)
+        remove_copies(config.storage)  # also that of a source that was mended since
+
+
+def _write(config: Config, pool: Pool, source: Source, uri: str, fingerprint: str) -> None:
+    """Write the shards and the manifest of an image set."""
+    data = config.data
     plans = {
-        split: _plans(split, items, data.shard_images, config.seed)
+        split: [
+            ShardPlan(f"{split}/{i:06d}.parquet", len(chunk), chunk)
+            for i, chunk in enumerate(deal(items, data.shard_images, data.seed))
+        ]
         for split, items in (("train", source.train), ("val", source.val))
     }
-    total = len(source.train) + len(source.val)
 
     def enough_good(records: list[ShardRecord]) -> None:
-        _check_rejects(uri, source, total, records, data.max_bad_fraction)
+        _check_rejects(uri, source, records, data.max_bad_fraction)
 
     records = write_shards(
         "prepare_images",
@@ -120,9 +183,16 @@ def prepare_images(config: Config, cluster: Cluster, *, uri: str, fingerprint: s
         encoding="png" if data.crop == "random" else data.encoding,
         crop=data.crop,
         splits=splits,
-        rejected=dict(Counter(item["reason"] for item in rejected)),
+        rejected=dict(Counter(item["reason"] for item in rejected)) | _left_out(records),
         source=data.source,
     ).commit()
+
+
+def decoders(cluster: Cluster) -> Pool:
+    """Return a pool of half as many actors again as there are CPUs: some always wait for storage."""
+    cpus = max(1, cluster.cpus)
+    actors = cpus + (cpus + 1) // 2
+    return Pool(least=actors, most=actors, cpus=int(100 * cpus / actors) / 100)  # rounded down, or they do not fit
 
 
 def drawn_source(config: Config) -> str:
@@ -143,31 +213,27 @@ def draw_shapes(config: Config, cluster: Cluster) -> str:
         for start in range(0, count, DRAWN_PER_PLAN):
             stop = min(start + DRAWN_PER_PLAN, count)
             plans.append(ShardPlan(f"{split}/{start:08d}", stop - start, (split, start, stop)))
-    pool = Pool(least=max(1, cluster.cpus), most=max(1, cluster.cpus))
-    write_shards("draw_shapes", root, plans, functools.partial(DrawWriter, root, root, config.data), pool)
+    write_shards("draw_shapes", root, plans, functools.partial(DrawWriter, root, root, config.data), decoders(cluster))
     storage.write_json(marker, {"images": shape.images + shape.val_images})
     return root
 
 
-def _plans(split: str, items: Sequence[SourceImage], size: int, seed: int) -> list[ShardPlan[tuple[SourceImage, ...]]]:
-    """Deal images to shards in a fixed random order, so that each shard, and the first ones, hold all classes."""
-    dealt = sorted(items, key=lambda item: hashlib.blake2b(f"{seed}/{item.id}".encode(), digest_size=8).digest())
-    chunks = [tuple(dealt[i : i + size]) for i in range(0, len(dealt), size)]
-    return [ShardPlan(f"{split}/{i:06d}.parquet", len(chunk), chunk) for i, chunk in enumerate(chunks)]
+def _left_out(records: Sequence[ShardRecord]) -> dict[str, int]:
+    """Return how many images were left out because they are too small, under the reason; nothing if none."""
+    count = sum(record.statistics.get(image_codec.LEFT_OUT, 0) for record in records)
+    return {image_codec.LEFT_OUT: count} if count else {}
 
 
-def _check_rejects(uri: str, source: Source, total: int, records: list[ShardRecord], share: float) -> None:
-    rejected = [item for record in records for item in record.rejected]
-    if len(rejected) <= share * total and len(rejected) < total:
+def _check_rejects(uri: str, source: Source, records: list[ShardRecord], share: float) -> None:
+    left_out = _left_out(records)
+    if inspection.acceptable(source.count, sum(len(r.rejected) for r in records), sum(left_out.values()), share):
         return
-    reasons = ", ".join(f"{count} {reason}" for reason, count in Counter(r["reason"] for r in rejected).most_common())
+    rejected = [item for record in records for item in record.rejected]
     path = storage.join(uri, "rejected.jsonl")
     try:
         storage.write_bytes(path, "".join(json.dumps(r) + "\n" for r in rejected).encode())
     except StorageError:
         path = "(the list could not be written)"
-    examples = "; ".join(f"{r['id']}: {r['detail']}" for r in rejected[:3])
-    raise DataError(
-        f"{len(rejected)} of {total} images of {source.uri} cannot be used ({reasons}), more than data.max_bad_fraction={share} "
-        f"allows. First ones: {examples}. All of them: {path}. Repair or remove them, or raise data.max_bad_fraction"
-    )
+    reasons = Counter(r["reason"] for r in rejected) + Counter(left_out)
+    examples = [f"{r['id']}: {r['detail']}" for r in rejected[:3]]
+    raise DataError(f"{inspection.refusal(source, reasons, share, examples)} All bad ones: {path}")

@@ -1,24 +1,30 @@
 """Shards written by Ray Data: one row of the dataset is the plan of one shard, an actor writes it whole.
 
-A restarted job plans only the shards without a side file, so nothing is lost and nothing is written twice.
+A restarted job plans only the shards without a side file, so nothing is lost and nothing is written twice. ``plan.json`` beside
+them says what each was planned to hold: where that has changed (files were added, removed or replaced) the shard is made anew.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import pickle
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 
+import pyarrow as pa
 import ray
 import torch
 from ray.data import ActorPoolStrategy
 
+from dcae15 import storage
 from dcae15.artifacts import Shard
 from dcae15.data.shards import ShardRecord, read_records
 from dcae15.errors import Dcae15Error
+
+PLAN = "plan.json"
 
 PlanT = TypeVar("PlanT")
 
@@ -30,6 +36,13 @@ class ShardPlan(Generic[PlanT]):
     path: str
     count: int
     content: PlanT
+
+    @property
+    def digest(self) -> str:
+        """What names the shard's content: count and content, not the path."""
+        content: Any = self.content
+        content = content.to_pydict() if isinstance(content, pa.Table) else content
+        return hashlib.sha256(repr((self.count, content)).encode()).hexdigest()[:16]
 
 
 class ShardWriter(Protocol):
@@ -78,7 +91,7 @@ def write_shards(
     Raises:
         Dcae15Error: what a writer raised.
     """
-    records = {path: record for path, record in read_records(root).items() if path in {p.path for p in plans}}
+    records = _records_of(stage, root, plans)
     missing = [plan for plan in plans if plan.path not in records]
     progress = _Progress(
         stage, sum(p.count for p in plans), sum(p.count for p in plans) - sum(p.count for p in missing)
@@ -99,6 +112,24 @@ def write_shards(
             progress.advance(counts[record.shard.path])
             after_each(list(records.values()))
     return [records[plan.path] for plan in plans]
+
+
+def _records_of(stage: str, root: str, plans: Sequence[ShardPlan[Any]]) -> dict[str, ShardRecord]:
+    """Return the records of the shards that are there and hold what is planned; remove all others."""
+    digests = {plan.path: plan.digest for plan in plans}
+    place = storage.join(root, PLAN)
+    before = storage.read_json(place) if storage.exists(place) else {}
+    records = read_records(root)
+    stale = [path for path in records if path not in digests or digests[path] != before.get(path)]
+    for path in stale:
+        for name in (path + ".json", path):  # without its side file it does not count
+            storage.remove(storage.join(root, name))
+        del records[path]
+    if stale:
+        print(f"{stage}: {len(stale):,} shards of another state of the source are made anew", flush=True)
+    if before != digests:
+        storage.write_json(place, digests)
+    return records
 
 
 class _Actor:

@@ -85,6 +85,11 @@ def is_denied(error: BaseException | None) -> bool:
     return isinstance(error, PermissionError) and error_code(error) not in _CREDENTIAL_CODES
 
 
+def is_missing(error: BaseException) -> bool:
+    """Tell whether a StorageError says that a file does not exist, in a bucket that does."""
+    return isinstance(error.__cause__, FileNotFoundError) and error_code(error.__cause__) != "NoSuchBucket"
+
+
 def _response(error: BaseException | None) -> dict[str, Any]:
     """Return what botocore kept of a server's answer, from anywhere in the chain of exceptions."""
     while error is not None:

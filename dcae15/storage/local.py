@@ -11,7 +11,7 @@ from pathlib import Path
 from dcae15.storage.names import FileInfo, is_temporary, temporary_name
 
 
-def write(path: Path, data: bytes) -> None:
+def write(path: Path, data: bytes | memoryview) -> None:
     """Replace a file atomically; makes its folder."""
     with _staged(path, data) as temporary:
         temporary.replace(path)
@@ -32,6 +32,11 @@ def exists(path: str) -> bool:
     return Path(path).is_file() or any(files(path))
 
 
+def info(path: str) -> FileInfo:
+    """Return size and version of a file; its path is empty."""
+    return _info("", Path(path).stat())
+
+
 def files(folder: str, prefix: str = "", above: tuple[str, ...] = ()) -> Iterator[FileInfo]:
     """Yield all files below a folder, through symbolic links, in no order; nothing if it is no folder."""
     real = os.path.realpath(folder)
@@ -48,7 +53,7 @@ def files(folder: str, prefix: str = "", above: tuple[str, ...] = ()) -> Iterato
             yield from files(entry.path, f"{prefix}{entry.name}/", (*above, real))
         elif entry.is_file():
             with contextlib.suppress(FileNotFoundError):  # removed in the meantime
-                yield FileInfo(prefix + entry.name, entry.stat().st_size)
+                yield _info(prefix + entry.name, entry.stat())
 
 
 def remove(path: Path) -> None:
@@ -66,8 +71,12 @@ def remove_unfinished(folder: Path) -> None:
         remove(path)
 
 
+def _info(path: str, status: os.stat_result) -> FileInfo:
+    return FileInfo(path, status.st_size, f"{status.st_mtime_ns:x}")
+
+
 @contextlib.contextmanager
-def _staged(path: Path, data: bytes) -> Iterator[Path]:
+def _staged(path: Path, data: bytes | memoryview) -> Iterator[Path]:
     """Yield a complete, synced temporary file beside its destination; afterwards it is gone or renamed."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(temporary_name())

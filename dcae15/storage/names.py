@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import uuid
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from dcae15.errors import StorageError
@@ -18,12 +18,19 @@ _UNSET = re.compile(r"\$(?:[A-Za-z_]\w*|\{[^}]*\})")
 _TEMPORARY = re.compile(r"(?:^|/)\.tmp-[0-9a-f]{32}(?:/|$)")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class FileInfo:
-    """One file below a folder: path relative to that folder, and its size in bytes."""
+    """One file below a folder.
+
+    Attributes:
+        path: relative to that folder.
+        size: its bytes.
+        version: changes when the file is written anew: time of the last change, or what the object store gives; may be empty.
+    """
 
     path: str
     size: int
+    version: str = field(default="", compare=False)
 
 
 def resolve(uri: str) -> str:

@@ -30,6 +30,7 @@ _S3_OPTIONS = {
 }
 _UPLOAD_CONCURRENCY = 8
 _REMOVE_CONCURRENCY = 16
+_VERSIONS = ("ETag", "etag", "md5", "md5Hash", "LastModified", "last_modified", "mtime", "updated")
 _MACHINE_VARIABLES = re.compile(r".*PROFILE|.*_FILE|AWS_CONTAINER_.*|AWS_EXECUTION_ENV")
 
 
@@ -52,6 +53,16 @@ def environment() -> dict[str, str]:
 def read(uri: str) -> bytes:
     """Return one version of an object, whole."""
     return cast(bytes, _filesystem(uri).cat_file(uri))
+
+
+def read_range(uri: str, offset: int, size: int) -> bytes:
+    """Return a part of an object, in one request; less where the object ends before."""
+    return cast(bytes, _filesystem(uri).cat_file(uri, start=offset, end=offset + size))
+
+
+def info(uri: str) -> FileInfo:
+    """Return size and version of an object; its path is empty."""
+    return _info("", _filesystem(uri).info(uri))
 
 
 def write(uri: str, data: bytes) -> None:
@@ -106,8 +117,8 @@ def files(uri: str) -> list[FileInfo]:
             raise
         return []
     return [
-        FileInfo(path, info["size"])
-        for name, info in found.items()
+        _info(path, details)
+        for name, details in found.items()
         if name.startswith(prefix) and not name.endswith("/") and not is_temporary(path := name.removeprefix(prefix))
     ]
 
@@ -136,6 +147,11 @@ def is_readable(uri: str) -> bool:
     except OSError:
         return False
     return True
+
+
+def _info(path: str, details: dict[str, Any]) -> FileInfo:
+    version = next((str(details[name]) for name in _VERSIONS if details.get(name)), "")
+    return FileInfo(path, int(details["size"]), version)
 
 
 def _filesystem(uri: str) -> Any:

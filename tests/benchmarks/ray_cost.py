@@ -2,9 +2,10 @@
 
 python tests/benchmarks/ray_cost.py [--quick] [--rounds N] [--stages NAME ...] [--json FILE]
 
-Both arms read the same image set, write the same artifacts, use the same number of threads and the same environment of
-the thread pools; each runs in a process of its own. What Ray costs has two parts: the steady rate (after the first
-shard, or after the first row of the training history), and a fixed number of seconds to start and stop.
+Both arms read the same images, write the same artifacts, use the same number of threads and the same environment of
+the thread pools; each runs in a process of its own. For prepare_images the bare arm is a plain pool of processes that
+decodes and crops the same files and writes the same pixels. What Ray costs has two parts: the steady rate (after the
+first shard, or after the first row of the training history), and a fixed number of seconds to start and stop.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import multiprocessing
 import os
 import platform
 import shutil
@@ -27,8 +29,12 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-GOALS = {"train_autoencoder": 0.95, "cache_latents": 0.85, "train_diffusion": 0.95}
+GOALS = {"prepare_images": 0.9, "train_autoencoder": 0.95, "cache_latents": 0.9, "train_diffusion": 0.95}
 ARMS = ("bare", "ray")
+
+PHOTOS = ("data.resolution=256", "data.shard_images=128", "data.val_fraction=0.01")
+"""What prepare_images is measured on: JPEG files of ImageNet's usual size."""
+DRAWN_PHOTOS, PHOTO_SIDE = 400, 448
 
 FULL = ("data.shapes.images=48000", "autoencoder.training.images=64000", "diffusion.training.images=64000")
 QUICK = (
@@ -76,11 +82,12 @@ def run_job(job: Job) -> None:
 
 def _run_on_ray(job: Job, config: Any) -> None:
     from dcae15.orchestration import cache, prepare, train
-    from dcae15.orchestration.cluster import connect
+    from dcae15.orchestration.cluster import Session
     from dcae15.tracking import TrackerSpec
 
     output = {"uri": job.uri, "fingerprint": "benchmark"}
-    with connect(config) as cluster:
+    with Session(config) as session:
+        cluster = session.cluster(trains=job.stage.startswith("train_"))
         cluster = dataclasses.replace(cluster, cpus=job.cpus or cluster.cpus)
         match job.stage:
             case "prepare_images":
@@ -97,6 +104,9 @@ def _run_bare(job: Job, config: Any) -> None:
     import torch
 
     torch.set_num_threads(job.cpus)
+    if job.stage == "prepare_images":
+        _prepare_with_a_pool(job, config)
+        return
     if job.stage == "cache_latents":
         from dcae15.artifacts import ImageSet
         from dcae15.orchestration.cache import EncodeWriter, latent_spec, plan_latents
@@ -114,6 +124,49 @@ def _run_bare(job: Job, config: Any) -> None:
 
     common = {"runtime": LocalRuntime(device=torch.device("cpu")), "tracker": NullTracker(), "fingerprint": "benchmark"}
     getattr(stages, job.stage)(config, uri=job.uri, **job.inputs, **common)
+
+
+def _prepare_with_a_pool(job: Job, config: Any) -> None:
+    """Decode and crop every file of the source in a pool of processes, as a script of a page would."""
+    files = sorted(path for path in Path(config.data.source).rglob("*") if path.is_file())
+    size = config.data.shard_images
+    parts = [(i, files[i : i + size], job.uri, config.data.resolution) for i in range(0, len(files), size)]
+    Path(job.uri).mkdir(parents=True)
+    with multiprocessing.Pool(job.cpus) as pool:
+        list(pool.imap_unordered(_crop_files, parts))
+
+
+def _crop_files(part: tuple[int, list[Path], str, int]) -> None:
+    """Write the crops of some files, and a note like a shard's side file."""
+    from PIL import Image
+
+    from dcae15.data.images import center_crop
+
+    start, files, uri, resolution = part
+    crops = [center_crop(Image.open(path).convert("RGB"), resolution) for path in files]
+    (Path(uri) / f"{start}.bin").write_bytes(b"".join(crop.tobytes() for crop in crops))
+    (Path(uri) / f"{start}.parquet.json").write_text(json.dumps({"shard": {"count": len(files)}}))
+
+
+def draw_photos(folder: Path, images: int) -> Path:
+    """Draw some JPEG files and link each many times, so that ``images`` files cost what photographs cost to decode."""
+    from PIL import Image
+
+    from dcae15.config import ShapesConfig
+    from dcae15.data import shapes
+
+    settings = ShapesConfig(images=DRAWN_PHOTOS, resolution=PHOTO_SIDE)
+    folder.mkdir(parents=True)
+    shapes.write_range(str(folder / "drawn"), "train", 0, DRAWN_PHOTOS, settings)
+    drawn = sorted(path for path in (folder / "drawn").rglob("*") if path.is_file())
+    for i in range(images):
+        link = folder / "photos" / f"class{i % 10}" / f"{i:07d}.jpg"
+        link.parent.mkdir(parents=True, exist_ok=True)
+        source = drawn[i % len(drawn)]
+        if not source.with_suffix(".link").exists():
+            Image.open(source).convert("RGB").save(source.with_suffix(".link"), "JPEG", quality=90)
+        link.hardlink_to(source.with_suffix(".link"))
+    return folder / "photos"
 
 
 # ------------------------------------------------------------------------------------------------ measuring
@@ -161,9 +214,12 @@ def run_arm(job: Job) -> Run:
     Raises:
         RuntimeError: it failed; its output is in the message.
     """
+    from dcae15.command_line import THREADS
     from dcae15.orchestration.cluster import ENVIRONMENT
 
-    environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+    environment = {
+        name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"
+    } | THREADS  # as scripts do
     if job.arm == "bare":  # what Ray gives to a worker
         environment |= {**ENVIRONMENT, "OMP_NUM_THREADS": str(job.cpus)}
     command = [sys.executable, __file__, "--job", json.dumps(dataclasses.asdict(job))]
@@ -172,41 +228,55 @@ def run_arm(job: Job) -> Run:
     wall = time.perf_counter() - began
     if done.returncode:
         raise RuntimeError(f"{job.stage} ({job.arm}) failed:\n{done.stdout[-4000:]}")
-    if job.stage == "prepare_images":
-        return Run(0.0, wall, wall, os.getloadavg()[0])
-    rate, images = (steady_shards if job.stage == "cache_latents" else steady_training)(job.uri)
+    by_shards = job.stage in ("prepare_images", "cache_latents")
+    rate, images = (steady_shards if by_shards else steady_training)(job.uri)
     return Run(rate, wall, wall - images / rate, os.getloadavg()[0])
 
 
 def measure(
-    folder: Path, overrides: Sequence[str], stages: Sequence[str], rounds: int, cpus: int, workers: int
+    folder: Path, overrides: Sequence[str], stages: Sequence[str], rounds: int, cpus: int, workers: int, quick: bool
 ) -> dict[str, Any]:
-    """Run both arms of every stage ``rounds`` times, in turn and first in turn; return the runs by stage and arm."""
-    shared = f"scaling.num_workers={workers}", f"scaling.cpus_per_worker={max(1, cpus // workers)}"
+    """Run both arms of every stage, and what they need; return the runs by stage and arm."""
+    shared = [f"scaling.num_workers={workers}", f"scaling.cpus_per_worker={max(1, cpus // workers)}"] if workers else []
     words = (*overrides, f"storage={folder}", *shared, "scaling.use_gpu=no")
     images = str(folder / "images" / "set")
-    run_arm(Job("prepare_images", "ray", words, images, {}))
-    made = {"images": images}
-    needed = [name for name in GOALS if name in stages or name != "train_diffusion"]
-    if "train_diffusion" in stages:
-        needed = list(GOALS)
     runs: dict[str, Any] = {}
+    if "prepare_images" in stages:
+        photos = draw_photos(folder / "photos", 400 if quick else 6_000)
+        photo_words = (*words, *PHOTOS, f"data.source={photos}")
+        runs["prepare_images"] = alternate(folder, "prepare_images", photo_words, {}, rounds, cpus)
+    trained = [name for name in stages if name != "prepare_images"]
+    if not trained:
+        return runs
+    run_arm(Job("prepare_images", "ray", words, images, {}, cpus))
+    made = {"images": images}
+    needed = ["train_autoencoder"]
+    if set(trained) - {"train_autoencoder"}:
+        needed.append("cache_latents")
+    if "train_diffusion" in trained:
+        needed.append("train_diffusion")
     for stage in needed:
         roles = {"train_diffusion": ("latents",), "cache_latents": ("images", "autoencoder")}.get(stage, ("images",))
         inputs = {role: made[role] for role in roles}
-        arms: dict[str, list[Run]] = {arm: [] for arm in ARMS}
-        for i in range(rounds if stage in stages else 1):
-            for arm in ARMS if i % 2 == 0 else reversed(ARMS):
-                if stage not in stages and arm == "bare":
-                    continue
-                uri = str(folder / stage / f"{arm}{i}")
-                run = run_arm(Job(stage, arm, words, uri, inputs, cpus))
-                arms[arm].append(run)
-                print(f"{stage} {arm}: {run.rate:,.0f} images/s, {run.wall:.1f} s", file=sys.stderr, flush=True)
         if stage in stages:
-            runs[stage] = arms
+            runs[stage] = alternate(folder, stage, words, inputs, rounds, cpus)
+        else:
+            run_arm(Job(stage, "ray", words, str(folder / stage / "ray0"), inputs, cpus))
         made["autoencoder" if stage == "train_autoencoder" else "latents"] = str(folder / stage / "ray0")
     return runs
+
+
+def alternate(
+    folder: Path, stage: str, words: tuple[str, ...], inputs: dict[str, str], rounds: int, cpus: int
+) -> dict[str, list[Run]]:
+    """Run both arms of a stage ``rounds`` times, in turn and first in turn."""
+    arms: dict[str, list[Run]] = {arm: [] for arm in ARMS}
+    for i in range(rounds):
+        for arm in ARMS if i % 2 == 0 else reversed(ARMS):
+            run = run_arm(Job(stage, arm, words, str(folder / stage / f"{arm}{i}"), inputs, cpus))
+            arms[arm].append(run)
+            print(f"{stage} {arm}: {run.rate:,.0f} images/s, {run.wall:.1f} s", file=sys.stderr, flush=True)
+    return arms
 
 
 def summarise(arms: dict[str, list[Run]], goal: float) -> dict[str, Any]:
@@ -258,7 +328,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--stages", nargs="+", choices=list(GOALS), default=["train_autoencoder", "cache_latents"])
     parser.add_argument("--cpus", type=int, default=os.cpu_count() or 1, help="CPUs of each arm (all)")
     parser.add_argument(
-        "--workers", type=int, default=1, help="training workers that Ray's arm shares its CPUs among (1)"
+        "--workers", type=int, default=0, help="training workers that Ray's arm shares its CPUs among (0: the default)"
     )
     parser.add_argument("--json", type=Path, help="write all numbers to this file")
     parser.add_argument("--job", help=argparse.SUPPRESS)
@@ -272,7 +342,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     rounds = given.rounds or (1 if given.quick else 3)
     folder = Path(tempfile.mkdtemp(prefix="dcae15-ray-cost-"))
     try:
-        runs = measure(folder, QUICK if given.quick else FULL, given.stages, rounds, given.cpus, given.workers)
+        runs = measure(
+            folder, QUICK if given.quick else FULL, given.stages, rounds, given.cpus, given.workers, given.quick
+        )
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     versions = {"python": platform.python_version(), "torch": torch.__version__, "ray": ray.__version__}

@@ -15,7 +15,7 @@ import pytest
 from dcae15 import storage
 from dcae15.artifacts import MANIFEST, LatentSet
 from dcae15.data import shards
-from tests.scripts import REPOSITORY, TINY, Workplace, wait_until, workplace
+from tests.scripts import REPOSITORY, TINY, Workplace, parent, processes, wait_until, workplace
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(1500)]
 
@@ -45,9 +45,17 @@ KIND = {
 class Run:
     """A pipeline that runs in the background."""
 
-    def __init__(self, place: Workplace, root: Path, log: Path) -> None:
+    def __init__(self, place: Workplace, root: Path, log: Path, *words: str) -> None:
         self.place, self.root, self.log = place, root, log
-        command = [sys.executable, REPOSITORY / "pipelines/full.py", "--config", TINY, f"storage={root}", *WORDS]
+        command = [
+            sys.executable,
+            REPOSITORY / "pipelines/full.py",
+            "--config",
+            TINY,
+            f"storage={root}",
+            *WORDS,
+            *words,
+        ]
         with log.open("ab") as out:
             self.process = subprocess.Popen(
                 command, cwd=place.folder, env=place.environment(), stdout=out, stderr=subprocess.STDOUT
@@ -78,30 +86,13 @@ class Run:
         return 0
 
 
-def processes() -> list[tuple[int, str]]:
-    found = []
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            found.append((int(path.parent.name), path.read_bytes().replace(b"\0", b" ").decode(errors="replace")))
-        except OSError:  # it has ended meanwhile
-            continue
-    return found
-
-
-def parent(pid: int) -> int:
-    try:
-        return int(Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[1])
-    except OSError:
-        return 0
-
-
 @contextmanager
-def started(folder: Path) -> Iterator[Callable[[], Run]]:
+def started(folder: Path) -> Iterator[Callable[..., Run]]:
     runs: list[Run] = []
     with workplace(folder / "cwd") as place:
 
-        def start() -> Run:
-            runs.append(Run(place, folder / "storage", folder / "log"))
+        def start(*words: str) -> Run:
+            runs.append(Run(place, folder / "storage", folder / "log", *words))
             return runs[-1]
 
         try:
@@ -154,7 +145,7 @@ def disturbed(tmp_path_factory: pytest.TempPathFactory, undisturbed: dict[str, P
         run.kill()
         unfinished("train_autoencoder")
 
-        run = start()
+        run = start("scaling.num_workers=1")  # in a process of its own, which can be killed without the driver
         run.wait_for(lambda: saved("train_baseline", after=3200), "a checkpoint of the baseline with its discriminator")
         os.kill(run.worker("ray::RayTrainWorker"), signal.SIGKILL)
         unfinished("train_baseline")

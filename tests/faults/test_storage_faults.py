@@ -145,20 +145,29 @@ def test_a_missing_bucket_is_not_an_empty_folder(s3_server):
 OPERATIONS: dict[str, Callable[[str], object]] = {
     "read_bytes": lambda root: storage.read_bytes(f"{root}/file"),
     "open_read": lambda root: storage.open_read(f"{root}/file").read(),
+    "read_range": lambda root: storage.read_range(f"{root}/file", 1, 2),
+    "size": lambda root: storage.size(f"{root}/file"),
     "write_bytes": lambda root: storage.write_bytes(f"{root}/new", b"new"),
     "create_bytes": lambda root: storage.create_bytes(f"{root}/claim", b"new"),
     "exists": lambda root: storage.exists(f"{root}/file"),
     "list_files": lambda root: storage.list_files(root),
     "remove": lambda root: storage.remove(f"{root}/file"),
 }
-RESULTS = {"read_bytes": b"data", "open_read": b"data", "create_bytes": True, "exists": True}
+RESULTS = {
+    "read_bytes": b"data",
+    "open_read": b"data",
+    "read_range": b"at",
+    "size": 4,
+    "create_bytes": True,
+    "exists": True,
+}
 
 
 @pytest.mark.s3
 @pytest.mark.parametrize(
     ("fault", "operation"),
     [(fault, operation) for fault in ("slow_down", "reset", "lose_answer") for operation in OPERATIONS]
-    + [("cut_answer", operation) for operation in ("read_bytes", "open_read", "list_files")],
+    + [("cut_answer", operation) for operation in ("read_bytes", "open_read", "read_range", "list_files")],
 )
 def test_transient_faults_are_survived(
     s3_root: str, s3_proxy: FaultyProxy, monkeypatch: pytest.MonkeyPatch, fault: Fault, operation: str

@@ -221,6 +221,47 @@ def test_open_read_serves_parquet_and_seeks(root: str):
         assert file.read(4) == b"PAR1"
 
 
+def test_ranges_are_exact(root: str):
+    data = bytes(range(256)) * 40
+    storage.write_bytes(f"{root}/a", data)
+    assert storage.size(f"{root}/a") == len(data)
+    assert storage.read_range(f"{root}/a", 300, 1000) == data[300:1300]
+    assert storage.read_range(f"{root}/a", len(data) - 1, 1) == data[-1:]
+    assert storage.read_range(f"{root}/a", 5, 0) == b""
+    for offset, size in ((len(data) - 3, 4), (len(data), 1), (len(data) + 10, 5)):
+        with pytest.raises(StorageError, match=f"Cannot read {root}/a"):
+            storage.read_range(f"{root}/a", offset, size)
+    with pytest.raises(StorageError, match="does not exist") as caught:
+        storage.read_range(f"{root}/b", 0, 1)
+    assert storage.is_missing(caught.value)
+
+
+def test_an_open_range_is_a_file_of_its_own(root: str, monkeypatch: pytest.MonkeyPatch):
+    data = bytes(range(256)) * 40
+    storage.write_bytes(f"{root}/a", data)
+    fetched = []
+    read = storage.ranges.read_range
+    monkeypatch.setattr(storage.ranges, "read_range", lambda *place: fetched.append(place[1:]) or read(*place))
+    with storage.open_range(f"{root}/a", 1000, 5000, ahead=2000) as file:
+        assert file.read(10) == data[1000:1010]
+        assert file.read(1000) == data[1010:2010]
+        assert file.seek(-10, os.SEEK_END) == 4990
+        assert file.read() == data[5990:6000]
+        assert file.read(1) == b""
+    assert fetched[:2] == [(1000, 2000), (5990, 10)]
+
+
+def test_versions_tell_files_that_were_written_anew(root: str):
+    versions = []
+    for data in (b"first", b"other"):
+        storage.write_bytes(f"{root}/a", data)
+        [info] = storage.list_files(root)
+        assert storage.file_info(f"{root}/a").version == info.version
+        assert storage.file_info(f"{root}/a").size == info.size == 5
+        versions.append(info.version)
+    assert all(versions) and versions[0] != versions[1]
+
+
 def test_check_access_leaves_nothing_behind(root: str):
     storage.check_access(root)
     assert storage.list_files(root) == []
@@ -228,6 +269,10 @@ def test_check_access_leaves_nothing_behind(root: str):
 
 def test_sha256():
     assert storage.sha256(b"abc") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+
+
+def test_xxh3():
+    assert storage.xxh3(memoryview(b"abc")) == storage.xxh3(b"abc") == "06b05ab6733a618578af5f94892f3950"
 
 
 # ------------------------------------------------------------------------------------------------------------ local

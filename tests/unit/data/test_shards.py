@@ -1,14 +1,18 @@
 import io
+import json
+from dataclasses import replace
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
 
 from dcae15 import storage
-from dcae15.artifacts import Shard
+from dcae15.artifacts import LatentSet, Shard
 from dcae15.data import shards
 from dcae15.errors import DataError
+from tests.unit.data.sets import latent_set
 
 SHAPE = (6, 2, 3)
 
@@ -60,18 +64,50 @@ def test_an_id_twice_is_refused(tmp_path):
     assert storage.list_files(str(tmp_path)) == []
 
 
-@pytest.mark.parametrize("damage", ["flip", "cut"])
-def test_a_damaged_shard_is_named(tmp_path, damage):
-    record = shards.write_shard(str(tmp_path), "a.parquet", table(latents()))
+@pytest.mark.parametrize("written_with", ["xxh3", "sha256 alone"])
+@pytest.mark.parametrize("damage", ["first", "middle", "last", "cut", "longer"])
+def test_a_damaged_shard_is_named(tmp_path, damage, written_with):
+    shard = shards.write_shard(str(tmp_path), "a.parquet", table(latents())).shard
+    shard = shard if written_with == "xxh3" else replace(shard, xxh3="")
+    assert shards.read_shard(str(tmp_path), shard).num_rows == 5
     path = tmp_path / "a.parquet"
     data = bytearray(path.read_bytes())
-    if damage == "flip":
-        data[len(data) // 2] ^= 1
-    else:
+    if damage == "cut":
         del data[-100:]
+    elif damage == "longer":
+        data += b"\0"
+    else:
+        data[{"first": 0, "middle": len(data) // 2, "last": -1}[damage]] ^= 1
     path.write_bytes(data)
     with pytest.raises(DataError, match=r"a\.parquet is damaged"):
-        shards.read_shard(str(tmp_path), record.shard)
+        shards.read_shard(str(tmp_path), shard)
+
+
+def test_reading_needs_the_sha256_only_where_there_is_no_xxh3(tmp_path):
+    shard = replace(shards.write_shard(str(tmp_path), "a.parquet", table(latents())).shard, sha256="0" * 64)
+    assert shards.read_shard(str(tmp_path), shard).num_rows == 5
+    for wrong in (replace(shard, xxh3=""), replace(shard, xxh3="0" * 32)):
+        with pytest.raises(DataError, match=r"a\.parquet is damaged"):
+            shards.read_shard(str(tmp_path), wrong)
+
+
+def test_both_checksums_are_in_the_manifest_and_sets_without_xxh3_are_read(tmp_path):
+    root = str(tmp_path)
+    made = latent_set(root, [3, 2])
+    made.commit()
+    written = made.splits["train"].shards
+    assert [s.xxh3 for s in written] == [storage.xxh3((tmp_path / s.path).read_bytes()) for s in written]
+    assert LatentSet.open(root).splits == made.splits
+
+    for path in [tmp_path / "manifest.json", *(tmp_path / f"{s.path}.json" for s in written)]:
+        body = json.loads(path.read_text())
+        for shard in body["splits"]["train"]["shards"] if "splits" in body else [body["shard"]]:
+            del shard["xxh3"]
+        path.write_text(json.dumps(body))
+    old = LatentSet.open(root).splits["train"].shards
+    assert list(old) == [replace(s, xxh3="") for s in written]
+    assert [r.shard for r in shards.read_records(root).values()] == list(old)
+    assert [shards.read_shard(root, s).num_rows for s in old] == [3, 2]
 
 
 def test_only_shards_with_a_side_file_count_as_complete(tmp_path):
@@ -98,3 +134,30 @@ def test_image_rows_keep_ids_labels_and_bytes(tmp_path):
     assert record.shard.count == 2
     assert back.to_pydict() == {"id": ["x", "y"], "label": [3, 1], "image": [b"one", b"three"]}
     assert b"png" in back.schema.metadata[b"dcae15"]
+
+
+@pytest.mark.s3
+def test_a_restart_lists_the_folder_once_and_reads_each_side_file_once(s3_root, s3_proxy):
+    for i in range(20):
+        shards.write_shard(s3_root, f"train/{i:06d}.parquet", pa.table({"id": [str(i)]}))
+    s3_proxy.requests.clear()
+    assert len(shards.read_records(s3_root)) == 20
+    assert sum("list-type=2" in request.path for request in s3_proxy.requests) == 1
+    assert len(s3_proxy.requests) == 21
+
+
+@pytest.mark.parametrize("kind", [pa.binary(), pa.large_binary(), pa.binary(4)])
+def test_fixed_rows_are_those_of_slices_and_chunks(kind):
+    values = [bytes([i] * 4) for i in range(9)]
+    column = pa.chunked_array([pa.array(values[:4], kind), pa.array(values[4:], kind)]).slice(2, 5)
+    assert shards.fixed_rows(column).tolist() == [[i] * 4 for i in range(2, 7)]
+    assert shards.fixed_rows(column.slice(0, 1)).tolist() == [[2] * 4]
+    assert shards.fixed_rows(column.slice(0, 0)).size == 0
+
+
+def test_only_the_columns_that_are_asked_for_are_decoded(tmp_path):
+    record = shards.write_shard(str(tmp_path), "a.parquet", table(latents()))
+    assert shards.read_shard(str(tmp_path), record.shard, columns=("latent", "label")).column_names == [
+        "latent",
+        "label",
+    ]

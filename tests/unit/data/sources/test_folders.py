@@ -12,36 +12,44 @@ def folder(monkeypatch):
     """Serve a listing from memory: set the paths, then list "root"."""
     paths: list[str] = []
     monkeypatch.setattr(storage, "list_files", lambda uri: [storage.FileInfo(p, 1) for p in sorted(paths)])
+    monkeypatch.setattr(storage, "resolve", lambda uri: uri)
     monkeypatch.setattr(storage, "join", lambda uri, *parts: "/".join((uri, *parts)))
     return paths
 
 
-def listed(val_fraction=0.25, limit=0, seed=0):
-    return sources.list_folder("root", val_fraction=val_fraction, limit=limit, seed=seed)
+def listed(val_fraction=0.25, limit=0, seed=0, classes=()):
+    listing = sources.find("root", "folder")
+    return sources.assemble(listing, [], sources.Selection(val_fraction, limit, classes, seed))
 
 
 def ids(images):
-    return [image.id for image in images]
+    return images.column("id").to_pylist()
+
+
+def labels(images):
+    return images.column("label").to_pylist()
 
 
 def test_imagenets_layout(folder):
     folder += ["train/n02/b.JPEG", "train/n01/a.JPEG", "train/n01/deep/c.png", "val/n02/d.JPEG"]
     source = listed()
     assert source.class_names == ("n01", "n02")
-    assert [(i.id, i.uri, i.label) for i in source.train] == [
-        ("train/n01/a.JPEG", "root/train/n01/a.JPEG", 0),
-        ("train/n01/deep/c.png", "root/train/n01/deep/c.png", 0),
-        ("train/n02/b.JPEG", "root/train/n02/b.JPEG", 1),
+    paths = ["train/n01/a.JPEG", "train/n01/deep/c.png", "train/n02/b.JPEG"]
+    whole = {"offset": -1, "size": 1}
+    assert source.train.drop_columns(["state"]).to_pylist() == [
+        {"id": path, "label": label, "uri": f"root/{path}", **whole}
+        for path, label in zip(paths, (0, 0, 1), strict=True)
     ]
-    assert [(i.id, i.label) for i in source.val] == [("val/n02/d.JPEG", 1)]
+    [val] = source.val.drop_columns(["state"]).to_pylist()
+    assert val == {"id": "val/n02/d.JPEG", "label": 1, "uri": "root/val/n02/d.JPEG", **whole}
     assert source.ignored == 0
 
 
 def test_a_share_of_every_class_is_held_out_without_val(folder):
     folder += [f"{name}/{i}.png" for name, count in (("cat", 40), ("dog", 8), ("tiny", 2)) for i in range(count)]
     source = listed()
-    assert Counter(i.label for i in source.val) == {0: 10, 1: 2}
-    assert Counter(i.label for i in source.train) == {0: 30, 1: 6, 2: 2}
+    assert Counter(labels(source.val)) == {0: 10, 1: 2}
+    assert Counter(labels(source.train)) == {0: 30, 1: 6, 2: 2}
     assert sorted(ids(source.train) + ids(source.val)) == sorted(folder)
     assert source == listed()
     assert ids(source.val) != ids(listed(seed=1).val)
@@ -50,7 +58,7 @@ def test_a_share_of_every_class_is_held_out_without_val(folder):
 @pytest.mark.parametrize(("images", "expected"), [(1, 0), (4, 0), (5, 1), (30, 1), (60, 2)])
 def test_small_shares_still_hold_out_one_image_of_a_class(folder, images, expected):
     folder += [f"cat/{i}.png" for i in range(images)]
-    assert len(listed(val_fraction=0.03).val) == expected
+    assert listed(val_fraction=0.03).val.num_rows == expected
 
 
 def test_large_shares_leave_an_image_to_train_on(folder):
@@ -61,7 +69,7 @@ def test_large_shares_leave_an_image_to_train_on(folder):
 
 def test_no_share_holds_out_nothing(folder):
     folder += [f"cat/{i}.png" for i in range(20)]
-    assert listed(val_fraction=0).val == ()
+    assert listed(val_fraction=0).val.num_rows == 0
 
 
 def test_train_without_val_gives_the_held_out_share(folder):
@@ -94,7 +102,7 @@ def test_unlabelled_images_are_one_class(folder, paths):
     folder += paths
     source = listed(val_fraction=0)
     assert (source.class_names, ids(source.train)) == (("images",), sorted(paths))
-    assert {i.label for i in source.train} == {0}
+    assert set(labels(source.train)) == {0}
 
 
 def test_unlabelled_images_with_splits(folder):
@@ -107,7 +115,7 @@ def test_the_limit_spreads_over_the_classes(folder):
     folder += [f"train/{name}/{i}.png" for name, n in (("a", 50), ("b", 50), ("c", 1)) for i in range(n)]
     folder += [f"val/a/{i}.png" for i in range(9)]
     source = listed(limit=7)
-    assert Counter(i.label for i in source.train) == {0: 3, 1: 3, 2: 1}
+    assert Counter(labels(source.train)) == {0: 3, 1: 3, 2: 1}
     assert len(source.val) == 7
     assert ids(source.train) == sorted(ids(source.train))
     assert listed(limit=2).class_names == ("a", "b", "c")

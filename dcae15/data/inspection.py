@@ -1,0 +1,215 @@
+"""What is in a source: every image is looked at, nothing is written, and memory holds 16 bytes of each."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+from PIL import Image
+
+from dcae15.config import DataConfig
+from dcae15.data import images as image_codec
+from dcae15.data.sources import Source, parquet
+from dcae15.data.sources.reading import read_images
+
+BUCKETS = (256, 512, 1024)  # edges of the histogram of shorter sides
+EXAMPLES = 3  # bad images that are named for each reason
+PAIRS = 10  # duplicates that are named
+
+_DIGEST = 16
+
+
+@dataclass
+class Findings:
+    """What was found in some images.
+
+    Attributes:
+        bytes: of all files.
+        formats: files by format.
+        sides: usable images, and those left out, by the bucket of their shorter side, see `BUCKETS`.
+        bad: unusable images by reason.
+        left_out: images that are smaller than what is stored, if those are not wanted; only their headers are looked at.
+        examples: by reason, "id: detail" of the first bad images.
+        digests: 16 bytes of each image's content, in order; of a missing or empty file zeros.
+    """
+
+    bytes: int = 0
+    formats: Counter[str] = field(default_factory=Counter)
+    sides: Counter[int] = field(default_factory=Counter)
+    bad: Counter[str] = field(default_factory=Counter)
+    left_out: int = 0
+    examples: dict[str, list[str]] = field(default_factory=dict)
+    digests: bytes = b""
+
+    def add(self, other: Findings) -> None:
+        """Add what was found in other images, except their digests."""
+        self.bytes += other.bytes
+        self.left_out += other.left_out
+        for mine, theirs in ((self.formats, other.formats), (self.sides, other.sides), (self.bad, other.bad)):
+            mine.update(theirs)  # pyright: ignore[reportCallIssue, reportArgumentType]
+        for reason, examples in other.examples.items():
+            known = self.examples.setdefault(reason, [])
+            known += examples[: EXAMPLES - len(known)]
+
+
+def inspect(images: pa.Table, kind: str, data: DataConfig) -> Findings:
+    """Read and decode images as prepare_images does.
+
+    Args:
+        images: rows of a source; of one file, ascending, where the kind is ``parquet``.
+        kind: kind of the source.
+        data: what is wanted of an image.
+    """
+    found = Findings()
+    digests = []
+    for name, content in zip(images.column("id").to_pylist(), _contents(images, kind), strict=True):
+        digests.append(hashlib.blake2b(content, digest_size=_DIGEST).digest() if content else bytes(_DIGEST))
+        found.bytes += len(content or b"")
+        if content:
+            found.formats[image_codec.format_of(content)] += 1
+        try:
+            if content is None:
+                raise image_codec.BadImage("missing", "there is no such file")
+            side = min(decode(content, data).size)
+        except image_codec.BadImage as error:
+            if content and error.reason == image_codec.LEFT_OUT:
+                found.left_out += 1
+                found.sides[_bucket(image_codec.shorter_side(content))] += 1
+                continue
+            found.bad[error.reason] += 1
+            examples = found.examples.setdefault(error.reason, [])
+            examples += [f"{name}: {error}"] if len(examples) < EXAMPLES else []
+            continue
+        found.sides[_bucket(side)] += 1
+    found.digests = b"".join(digests)
+    return found
+
+
+def decode(content: bytes, data: DataConfig) -> Image.Image:
+    """Decode a file of a source, if it is wanted.
+
+    Raises:
+        BadImage: it cannot be used, or is to be left out.
+    """
+    fill = 0 if data.upscale else stored_side(data)
+    return image_codec.decode(content, min_side=data.min_side, max_pixels=data.max_pixels, fill=fill)
+
+
+def stored_side(data: DataConfig) -> int:
+    """Return the shorter side of the images in shards."""
+    return data.store_side or data.resolution * 9 // 8 if data.crop == "random" else data.resolution
+
+
+def _bucket(side: int) -> int:
+    return sum(side >= edge for edge in BUCKETS)
+
+
+@dataclass(frozen=True)
+class Duplicates:
+    """Images of the same content.
+
+    Attributes:
+        count: images that equal an earlier one, in the order of training, then validation images.
+        across: validation images that equal a training image.
+        pairs: ids of the first such images, each after the first image that it equals.
+    """
+
+    count: int
+    across: int
+    pairs: tuple[tuple[str, str], ...]
+
+
+def duplicates(source: Source, digests: NDArray[np.uint8]) -> Duplicates:
+    """Find images of the same content.
+
+    Args:
+        source: the source.
+        digests: (N, 16), of its training and validation images, in order; zeros where there is no content.
+    """
+    keys = np.ascontiguousarray(digests).view(f"V{_DIGEST}").ravel()
+    _, first, inverse = np.unique(keys, return_index=True, return_inverse=True)
+    original = first[inverse.ravel()]
+    repeated = np.flatnonzero((original != np.arange(len(keys))) & digests.any(axis=1))
+    trained = source.train.num_rows
+    across = int(((repeated >= trained) & (original[repeated] < trained)).sum())
+
+    def name(row: int) -> str:
+        table, place = (source.train, row) if row < trained else (source.val, row - trained)
+        return table.column("id")[place].as_py()
+
+    pairs = tuple((name(int(original[row])), name(int(row))) for row in repeated[:PAIRS])
+    return Duplicates(len(repeated), across, pairs)
+
+
+def report(source: Source, found: Findings, same: Duplicates) -> str:
+    """Return what was found as text."""
+    lines = []
+    for split, table in (("train", source.train), ("val", source.val)):
+        sizes = np.bincount(table.column("label").to_numpy(), minlength=len(source.class_names))
+        each = f"{sizes.min():,} / {int(np.median(sizes)):,} / {sizes.max():,}" if len(sizes) else "none"
+        lines.append(
+            f"{split:<6} {table.num_rows:>10,} images of {int((sizes > 0).sum()):,} classes; least, median, most of a class: {each}"
+        )
+    edges = [
+        "below 256",
+        *(f"{a} to {b - 1}" for a, b in itertools.pairwise(BUCKETS)),
+        f"{BUCKETS[-1]} and more",
+    ]
+    lines.append(f"bytes  {found.bytes:>10,}")
+    lines.append(f"formats: {_counts(found.formats) or 'none'}")
+    lines.append("shorter side in pixels: " + ", ".join(f"{edge}: {found.sides[i]:,}" for i, edge in enumerate(edges)))
+    if found.left_out:
+        lines.append(f"left out because they are smaller than data.resolution: {found.left_out:,}")
+    lines.append(
+        f"duplicates by content: {same.count:,}, of which {same.across:,} are validation images that are also trained on"
+    )
+    lines += [f"  {copy} = {original}" for original, copy in same.pairs]
+    lines.append(f"bad images: {sum(found.bad.values()):,}" + (f" ({_counts(found.bad)})" if found.bad else ""))
+    lines += [f"  {example}" for examples in found.examples.values() for example in examples]
+    return "\n".join(lines)
+
+
+def acceptable(total: int, bad: int, left_out: int, share: float) -> bool:
+    """Tell whether an image set can be made: few enough images are bad, and some are left."""
+    return bad <= share * total and bad + left_out < total
+
+
+def refusal(source: Source, reasons: Mapping[str, int], share: float, examples: Sequence[str] = ()) -> str:
+    """Return why an image set cannot be made, and what to do; empty when it can.
+
+    Args:
+        source: the source.
+        reasons: images that are bad or left out, by reason.
+        share: ``data.max_bad_fraction``.
+        examples: descriptions of bad images.
+    """
+    total, left_out = source.count, reasons.get(image_codec.LEFT_OUT, 0)
+    bad = sum(reasons.values()) - left_out
+    if acceptable(total, bad, left_out, share):
+        return ""
+    first = f" First ones: {'; '.join(examples)}." if examples else ""
+    if bad > share * total:
+        return (
+            f"{bad:,} of {total:,} images of {source.uri} cannot be used ({_counts(reasons)}), more than "
+            f"data.max_bad_fraction={share} allows.{first} Repair or remove them, or raise data.max_bad_fraction."
+        )
+    larger = " Lower data.resolution, or set data.upscale=true." if left_out else ""
+    return f"none of the {total:,} images of {source.uri} can be used ({_counts(reasons)}).{first}{larger}"
+
+
+def _contents(images: pa.Table, kind: str) -> Iterator[bytes | None] | Iterable[bytes]:
+    if kind == "parquet" and images.num_rows:
+        return parquet.read_rows(images.column("uri")[0].as_py(), images.column("offset").to_numpy())
+    return read_images(images)
+
+
+def _counts(counts: Mapping[str, int]) -> str:
+    return ", ".join(
+        f"{count:,} {name}" for name, count in sorted(counts.items(), key=lambda pair: (-pair[1], pair[0]))
+    )

@@ -1,0 +1,319 @@
+"""What all kinds of sources share: tables of images, splits, class subsets, limits, and dealing into shards.
+
+Images are rows of Arrow tables, not Python objects: 1.3 million of them take some 200 MB.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute
+from numpy.typing import NDArray
+
+from dcae15.config.checks import nearest
+from dcae15.errors import ConfigError, DataError
+from dcae15.storage import FileInfo
+
+pc: Any = pyarrow.compute  # its functions are made while it is imported, so type checkers do not know them
+
+SUFFIXES = (".jpeg", ".jpg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
+SCHEMA = pa.schema(
+    [
+        ("id", pa.string()),
+        ("label", pa.int32()),
+        ("uri", pa.dictionary(pa.int32(), pa.string())),
+        ("offset", pa.int64()),
+        ("size", pa.int64()),
+        ("state", pa.uint64()),
+    ]
+)
+"""An image: its id, its class, and where its bytes are; offset -1 means the whole file, size -1 that nobody knows.
+
+The state is another where the file was written anew, see `state_of`; 0 where nobody listed the file.
+"""
+
+_HOLD_OUT_FROM = 5  # a class gives a validation image as soon as it has this many
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Which images of a source are taken.
+
+    Attributes:
+        val_fraction: share of every class that is held out where the source has no validation images, in [0, 1).
+        limit: most images per split, spread evenly over the classes; 0 means all.
+        classes: names of the classes to take; none means all.
+        seed: seed of the held-out share.
+    """
+
+    val_fraction: float = 0.0
+    limit: int = 0
+    classes: tuple[str, ...] = ()
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.val_fraction < 1:
+            raise ConfigError(f"data.val_fraction is {self.val_fraction}: use a share in [0, 1).")
+        if self.limit < 0:
+            raise ConfigError(f"data.limit is {self.limit}: use 0 for all images, or the number of images per split.")
+
+
+@dataclass(frozen=True)
+class Container:
+    """A file that holds many images, or a part of one (a tar in a tar): the unit of indexing.
+
+    Attributes:
+        kind: kind of the source.
+        name: what messages call it.
+        stem: a short name, unique in the source.
+        uri: the file.
+        offset: where the container begins in it.
+        size: its bytes.
+        split: ``train``, ``val``, or empty where nobody says.
+        state: of the file, see `state_of`.
+    """
+
+    kind: str
+    name: str
+    stem: str
+    uri: str
+    offset: int
+    size: int
+    split: str
+    state: int = 0
+
+
+@dataclass(frozen=True)
+class Listing:
+    """What lies at a source, before anything is opened.
+
+    Attributes:
+        uri: the folder or file.
+        kind: one of `dcae15.data.sources.KINDS`.
+        files: all files of the folder; one without a path for a file.
+        containers: what has to be indexed; empty for kinds whose images are files.
+        ignored: files that are not taken.
+        notes: what else the user should read.
+    """
+
+    uri: str
+    kind: str
+    files: tuple[FileInfo, ...]
+    containers: tuple[Container, ...] = ()
+    ignored: int = 0
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Source:
+    """The images of a source: both splits, sorted by id.
+
+    Attributes:
+        uri: the folder or file.
+        kind: one of `dcae15.data.sources.KINDS`.
+        class_names: the index of a name is its label.
+        train: training images, see `SCHEMA`.
+        val: validation images; none where the source has none and none could be held out.
+        ignored: files, or members of tars, that are not taken: hidden, of other suffixes, or outside of the layout.
+        notes: what else the user should read.
+    """
+
+    uri: str
+    kind: str
+    class_names: tuple[str, ...]
+    train: pa.Table
+    val: pa.Table
+    ignored: int
+    notes: tuple[str, ...] = ()
+
+    @property
+    def count(self) -> int:
+        """Images of both splits."""
+        return self.train.num_rows + self.val.num_rows
+
+    def describe(self) -> str:
+        """Say in one line what was found."""
+        left = f"; {self.ignored:,} other files ignored" if self.ignored else ""
+        found = (
+            f"{self.uri} ({self.kind}): {self.train.num_rows:,} training and {self.val.num_rows:,} validation images "
+            f"of {len(self.class_names):,} classes{left}"
+        )
+        return "; ".join([found, *self.notes])
+
+
+def state_of(info: FileInfo) -> int:
+    """Return a number that tells a file from others of its name, as far as its listing says: 64 bits of size and version."""
+    text = f"{info.size}/{info.version}"
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big")
+
+
+def rows(ids: Any, labels: Any, uris: Any, offsets: Any, sizes: Any, states: Any = 0) -> pa.Table:
+    """Build a table of images from arrays or lists; ``uris`` may be one text for all, ``states`` one number."""
+    if isinstance(states, int):
+        states = np.full(len(ids), states, np.uint64)
+    if isinstance(uris, str):
+        uris = pa.DictionaryArray.from_arrays(pa.array(np.zeros(len(ids), np.int32)), pa.array([uris], pa.string()))
+    elif not isinstance(uris, pa.Array | pa.ChunkedArray):
+        uris = pa.array(uris, pa.string())
+    if not pa.types.is_dictionary(uris.type):
+        uris = uris.dictionary_encode()
+    columns = [
+        ids if isinstance(ids, pa.Array | pa.ChunkedArray) else pa.array(ids, pa.string()),
+        pa.array(labels, pa.int32()),
+        uris,
+        pa.array(offsets, pa.int64()),
+        pa.array(sizes, pa.int64()),
+        states if isinstance(states, pa.Array | pa.ChunkedArray) else pa.array(states, pa.uint64()),
+    ]
+    return pa.table(columns, names=SCHEMA.names).cast(SCHEMA).combine_chunks()
+
+
+def is_image(path: str) -> bool:
+    """Tell by the name whether a file is an image, and not hidden."""
+    suffix = path.rpartition(".")[2].lower()
+    return f".{suffix}" in SUFFIXES and "." in path and "/." not in f"/{path}"
+
+
+def require_known(uri: str, train: Sequence[str], val: Sequence[str], place: str = "val/") -> None:
+    """Raise DataError when a class has validation images and no training images."""
+    unknown = sorted(set(val) - set(train))
+    if unknown:
+        raise DataError(
+            f"'{uri}' has {len(unknown)} classes in {place} that {place.replace('val', 'train')} lacks, for example "
+            f"'{unknown[0]}': use the same classes in both."
+        )
+
+
+def select(
+    listing: Listing,
+    class_names: Sequence[str],
+    splits: Mapping[str, pa.Table],
+    ignored: int,
+    selection: Selection,
+    notes: Sequence[str] = (),
+) -> Source:
+    """Make a source of all its images: hold some out where it has none of ``val``, take the classes and the number asked for.
+
+    What is held out, and which images a limit leaves, depends on nothing but seed, ids and labels. Classes of fewer than
+    five images are kept whole for training where their share rounds to nothing.
+
+    Raises:
+        ConfigError: a class that was asked for is unknown.
+        DataError: there are no images, none to train on, or two of the same id.
+    """
+    sorted_ = {split: _sorted(table) for split, table in splits.items()}
+    if not sum(table.num_rows for table in sorted_.values()):
+        raise DataError(f"No images in '{listing.uri}' ({listing.kind}): nothing there is an image by its name.")
+    train, val = sorted_["train"], sorted_.get("val")
+    if not train.num_rows:
+        raise DataError(
+            f"'{listing.uri}' ({listing.kind}) has {sum(t.num_rows for t in sorted_.values()):,} validation images, but none to "
+            f"train on: add those, or name the files so that the images are not taken for validation."
+        )
+    _require_unique(listing.uri, [train] if val is None else [train, val])
+    if val is None:
+        out = _held_out(train, selection)
+        train, val = train.filter(pa.array(~out)), train.filter(pa.array(out))
+    wanted = _wanted(class_names, selection.classes)
+    train, val = (_limited(_relabelled(table, wanted, len(class_names)), selection.limit) for table in (train, val))
+    names = tuple(class_names[label] for label in wanted)
+    if not train.num_rows:
+        raise DataError(
+            f"'{listing.uri}' has no training images of the {len(names)} classes in data.classes: add some."
+        )
+    return Source(listing.uri, listing.kind, names, train, val, ignored, (*listing.notes, *notes))
+
+
+def deal(images: pa.Table, size: int, seed: int) -> list[pa.Table]:
+    """Deal images to shards in a fixed random order, so that each shard, and the first ones, hold all classes."""
+    keys = [hashlib.blake2b(f"{seed}/{i}".encode(), digest_size=8).digest() for i in images.column("id").to_pylist()]
+    order = np.argsort(np.frombuffer(b"".join(keys), ">u8"), kind="stable")
+    return [take(images, order[i : i + size]) for i in range(0, len(order), size)]
+
+
+def take(images: pa.Table, indices: NDArray[np.integer]) -> pa.Table:
+    """Return some rows as a table of their own, which is small when it is pickled (a slice would bring all others along)."""
+    chosen = images.take(pa.array(indices)).combine_chunks()
+    uris = chosen.column("uri").cast(pa.string()).dictionary_encode()
+    return chosen.set_column(SCHEMA.get_field_index("uri"), "uri", uris).combine_chunks()
+
+
+def _sorted(table: pa.Table) -> pa.Table:
+    order = pc.sort_indices(table.column("id"))
+    return table.take(order).combine_chunks()
+
+
+def _require_unique(uri: str, tables: Sequence[pa.Table]) -> None:
+    ids = pa.concat_tables(tables).column("id")
+    if pc.count_distinct(ids).as_py() == len(ids):
+        return
+    counts = pc.value_counts(ids)
+    twice = counts.filter(pc.greater(counts.field("counts"), 1)).field("values")
+    raise DataError(
+        f"'{uri}' has {len(twice):,} ids more than once, for example '{twice[0].as_py()}': each image needs a name of its own."
+    )
+
+
+def _labels(table: pa.Table) -> NDArray[np.int32]:
+    return table.column("label").to_numpy()
+
+
+def _turns(labels: NDArray[np.int32], order: NDArray[np.integer]) -> NDArray[np.int64]:
+    """Return each row's place within its class when rows are taken in ``order``, which sorts them by class first."""
+    sorted_labels = labels[order]
+    first = np.searchsorted(sorted_labels, sorted_labels, side="left")
+    turns = np.empty(len(labels), np.int64)
+    turns[order] = np.arange(len(labels)) - first
+    return turns
+
+
+def _held_out(table: pa.Table, selection: Selection) -> NDArray[np.bool_]:
+    """Tell which images validate: those of every class whose hashed ids come first."""
+    share, labels = selection.val_fraction, _labels(table)
+    if not share or not len(labels):
+        return np.zeros(len(labels), bool)
+    digests = [hashlib.sha256(f"{selection.seed}:{i}".encode()).digest()[:8] for i in table.column("id").to_pylist()]
+    keys = np.frombuffer(b"".join(digests), ">u8").astype(np.uint64)
+    sizes = np.bincount(labels)
+    counts = np.array([round(size * share) for size in sizes.tolist()])
+    counts = np.where(sizes >= _HOLD_OUT_FROM, np.maximum(counts, 1), counts)
+    counts = np.minimum(counts, np.maximum(sizes - 1, 0))
+    return _turns(labels, np.lexsort((keys, labels))) < counts[labels]
+
+
+def _wanted(class_names: Sequence[str], classes: Sequence[str]) -> list[int]:
+    """Return the labels of the classes asked for, in the source's order; of all where none are."""
+    known = set(class_names)
+    for name in classes:
+        if name not in known:
+            raise ConfigError(
+                f"data.classes has '{name}', which is none of the {len(known)} classes of the source"
+                f"{nearest(name, known) or '; they are ' + ', '.join(sorted(known)[:5]) + (', ...' if len(known) > 5 else '')}"
+            )
+    asked = set(classes)
+    return [label for label, name in enumerate(class_names) if not asked or name in asked]
+
+
+def _relabelled(table: pa.Table, wanted: Sequence[int], count: int) -> pa.Table:
+    if len(wanted) == count:
+        return table
+    new = np.full(count, -1, np.int32)
+    new[np.array(wanted, int)] = np.arange(len(wanted))
+    labels = new[_labels(table)]
+    place = SCHEMA.get_field_index("label")
+    return table.set_column(place, "label", pa.array(labels)).filter(pa.array(labels >= 0)).combine_chunks()
+
+
+def _limited(table: pa.Table, limit: int) -> pa.Table:
+    """Return the images sorted by id: all, or ``limit`` taken from the classes in turn."""
+    if not limit or table.num_rows <= limit:
+        return table
+    labels = _labels(table)
+    turns = _turns(labels, np.argsort(labels, kind="stable"))
+    chosen = np.sort(np.lexsort((labels, turns))[:limit])
+    return table.take(pa.array(chosen)).combine_chunks()

@@ -1,0 +1,94 @@
+"""Files that hold many images: which split they are of, and how their indexes become one table."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import PurePosixPath
+from typing import Any
+
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from dcae15 import storage
+from dcae15.data.sources.common import SCHEMA, Container, pc, rows, state_of
+from dcae15.errors import DataError
+from dcae15.storage import FileInfo
+
+_SPLIT = re.compile(r"(?:^|[-_.])(train(?:ing)?|val(?:id(?:ation)?)?|test(?:ing)?)(?=[-_.\d]|$)", re.IGNORECASE)
+_FOLDER = re.compile(r"(train(?:ing)?|val(?:id(?:ation)?)?)", re.IGNORECASE)
+
+
+def split_of(path: str) -> str:
+    """Return ``train``, ``val``, ``test``, or nothing: as the outermost folder train or val says, else the name, else a folder."""
+    *folders, name = PurePosixPath(path).parts
+    found = next(filter(None, map(_FOLDER.fullmatch, folders)), None)
+    found = found or next(filter(None, map(_SPLIT.search, [name, *reversed(folders)])), None)
+    word = found[1].lower() if found else ""
+    return next((split for split in ("val", "test", "train") if word.startswith(split)), "")
+
+
+def split_containers(kind: str, uri: str, files: Sequence[FileInfo]) -> list[Container]:
+    """Return a container for each file of ``train`` and ``val``; those of ``test`` have no labels and are left out.
+
+    Raises:
+        DataError: some names say the split and others do not, or all are of ``test``.
+    """
+    found = [(info, split_of(info.path or PurePosixPath(uri).name)) for info in files]
+    named = [(info, split) for info, split in found if split in ("train", "val")]
+    unnamed = [info for info, split in found if not split]
+    if named and unnamed:
+        raise DataError(
+            f"'{uri}' has files whose names begin with train or val, and others, for example '{unnamed[0].path}': "
+            f"rename or remove them, so that it is clear what they are for."
+        )
+    if not named and not unnamed:
+        raise DataError(
+            f"'{uri}' has files of test only, for example '{files[0].path}': training needs labelled images."
+        )
+    containers = []
+    for info, split in named or [(info, "") for info in unnamed]:
+        place = storage.join(uri, info.path) if info.path else uri
+        stem = PurePosixPath(info.path or uri).with_suffix("").as_posix() if info.path else PurePosixPath(uri).stem
+        containers.append(Container(kind, place, stem, place, 0, info.size, split, state_of(info)))
+    return containers
+
+
+def by_split(
+    containers: Sequence[Container],
+    class_names: Sequence[str],
+    labels: NDArray[Any],
+    places: Sequence[tuple[Any, Any]],
+    alternatives: Iterable[Sequence[pa.Array | pa.ChunkedArray]],
+) -> dict[str, pa.Table]:
+    """Return the images of each split; ``train`` holds those of containers that say none.
+
+    Ids are as a folder in ImageNet's layout would give them: ``split/class/name``, or ``class/name``.
+
+    Args:
+        containers: all of them.
+        class_names: the index of a name is its label.
+        labels: of all images, container by container.
+        places: for each container, the offsets and sizes of its images.
+        alternatives: for each container, the names of its images; the first choice that makes all ids different is taken.
+    """
+    classes = pa.array(class_names, pa.string()).take(pa.array(labels))
+    tables: dict[str, pa.Table] = {}
+    for names in alternatives:
+        splits: dict[str, list[pa.Table]] = {"train": []}
+        start = 0
+        for container, (offsets, sizes), own_names in zip(containers, places, names, strict=True):
+            own = slice(start, start + len(own_names))
+            folders = [container.split] if container.split else []
+            ids = pc.binary_join_element_wise(*folders, classes[own], own_names, "/")
+            part = rows(ids, labels[own], container.uri, offsets, sizes, container.state)
+            splits.setdefault(container.split or "train", []).append(part)
+            start = own.stop
+        tables = {
+            split: pa.concat_tables([SCHEMA.empty_table(), *parts]).unify_dictionaries()
+            for split, parts in splits.items()
+        }
+        ids = pa.concat_tables([table.select(["id"]) for table in tables.values()]).column("id")
+        if pc.count_distinct(ids).as_py() == len(ids):
+            break
+    return tables

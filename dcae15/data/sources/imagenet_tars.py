@@ -1,0 +1,240 @@
+"""The original files of ILSVRC 2012: a tar of one tar per class, a tar of validation images, and the development kit."""
+
+from __future__ import annotations
+
+import io
+import re
+import tarfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import PurePosixPath
+
+import numpy as np
+import pyarrow as pa
+
+from dcae15 import storage
+from dcae15.data.sources import common
+from dcae15.data.sources.common import Container, Listing, Selection, Source
+from dcae15.data.sources.containers import by_split
+from dcae15.data.sources.tars import Tar, open_compressed
+from dcae15.errors import DataError
+from dcae15.storage import FileInfo
+
+TRAIN, VAL, DEVKIT = "ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar", "ILSVRC2012_devkit_t12.tar.gz"
+FILES = (TRAIN, VAL, DEVKIT)
+
+_CLASS_TAR = re.compile(r"(?:.*/)?(n\d{8})\.tar")
+_VAL_NAME = re.compile(r"ILSVRC2012_val_(\d{8})\.[A-Za-z]+")
+_TRUTH = "data/ILSVRC2012_validation_ground_truth.txt"
+_SYNSETS = "data/meta.mat"
+_COUNT = "num_train_images"
+
+Remember = Callable[[Container, Callable[[Container], pa.Table]], pa.Table]
+"""Returns what the function makes of the container, now or at an earlier time."""
+
+
+def containers(
+    uri: str, files: Sequence[FileInfo], remember: Remember = lambda tar, make: make(tar)
+) -> list[Container]:
+    """Return a container for each class's tar inside of the training tar, and one for the validation tar.
+
+    Args:
+        uri: the folder.
+        files: what is in it.
+        remember: calls `class_tars`, which takes a request for each class, or knows what it returned.
+
+    Raises:
+        DataError: a file is missing, or the training tar holds something else than tars of classes.
+    """
+    infos = {info.path: info for info in files}
+    missing = [name for name in (TRAIN, *([DEVKIT] if VAL in infos else [])) if name not in infos]
+    if missing:
+        why = "its ground truth labels the validation images" if missing == [DEVKIT] else "it holds the training images"
+        raise DataError(f"'{uri}' lacks {missing[0]}; {why}. Put {', '.join(FILES)} into one folder.")
+    outer = _whole(storage.join(uri, TRAIN), "train", infos[TRAIN])
+    found = []
+    for path, wnid, offset, size in zip(*remember(outer, class_tars).to_pydict().values(), strict=True):
+        name = f"{path} in {outer.uri}"
+        found.append(replace(outer, name=name, stem=wnid, offset=offset, size=size))
+    if VAL in infos:
+        found.append(_whole(storage.join(uri, VAL), "val", infos[VAL]))
+    return found
+
+
+def class_tars(outer: Container) -> pa.Table:
+    """Return path, WordNet id, offset and size of each tar in the training tar, whose headers are read.
+
+    Raises:
+        DataError: it holds something else than tars of classes, or is damaged or cut off.
+    """
+    tar = Tar(outer.name, outer.uri, outer.offset, outer.size)
+    found: dict[str, tuple[str, str, int, int]] = {}
+    with tar.open(large_members=True) as file:
+        for member in tar.members(file):
+            match = _CLASS_TAR.fullmatch(member.path)
+            if not match:
+                raise DataError(
+                    f"{tar.name} holds '{member.path}', which is no <wnid>.tar: this is not the original file."
+                )
+            if match[1] in found:
+                raise DataError(f"{tar.name} holds {match[1]}.tar twice: this is not the original file.")
+            found[match[1]] = (member.path, match[1], member.offset, member.size)
+    columns = zip(*found.values(), strict=True) if found else [[]] * 4
+    types = {"path": pa.string(), "wnid": pa.string(), "offset": pa.int64(), "size": pa.int64()}
+    return pa.table([pa.array(list(c), t) for c, t in zip(columns, types.values(), strict=True)], names=list(types))
+
+
+def _whole(place: str, split: str, info: FileInfo) -> Container:
+    return Container("imagenet_tars", place, split, place, 0, info.size, split, common.state_of(info))
+
+
+def index(container: Container) -> pa.Table:
+    """Return name, offset and size of the images of a class's tar or of the validation tar, and how many others it has.
+
+    Raises:
+        DataError: the tar is damaged or cut off.
+    """
+    tar = Tar(container.name, container.uri, container.offset, container.size)
+    names, offsets, sizes = [], [], []
+    others = 0
+    with tar.open() as file:
+        for member in tar.members(file):
+            if common.is_image(member.path):
+                names.append(PurePosixPath(member.path).name)
+                offsets.append(member.offset)
+                sizes.append(member.size)
+            else:
+                others += 1
+    columns = {
+        "name": pa.array(names, pa.string()),
+        "offset": pa.array(offsets, pa.int64()),
+        "size": pa.array(sizes, pa.int64()),
+    }
+    return pa.table(columns).replace_schema_metadata({"ignored": str(others)})
+
+
+def assemble(listing: Listing, tables: Sequence[pa.Table], selection: Selection) -> Source:
+    """Join the indexes: training images have the class of their tar, validation images that of the ground truth.
+
+    Class names are WordNet ids, sorted; ids are those of the unpacked ImageNet, ``val/n01440764/ILSVRC2012_val_00000293.JPEG``.
+
+    Raises:
+        DataError: the development kit does not fit the validation images.
+    """
+    classes = sorted({c.stem for c in listing.containers if c.split == "train"})
+    labels = {name: label for label, name in enumerate(classes)}
+    has_kit = DEVKIT in {info.path for info in listing.files}
+    place = storage.join(listing.uri, DEVKIT)
+    kit = read_devkit(storage.read_bytes(place), place) if has_kit else DevelopmentKit(place, {}, [], {})
+    numbers: list[int] = []
+    for container, table in zip(listing.containers, tables, strict=True):
+        if container.split == "train":
+            numbers += [labels[container.stem]] * table.num_rows
+        else:
+            names = _val_classes(kit, container, table)
+            common.require_known(listing.uri, classes, names, place=VAL)
+            numbers += [labels[name] for name in names]
+    places = [(table.column("offset"), table.column("size")) for table in tables]
+    names = [table.column("name") for table in tables]
+    joined = by_split(listing.containers, classes, np.array(numbers, np.int32), places, [names])
+    ignored = listing.ignored + sum(int(table.schema.metadata[b"ignored"]) for table in tables)
+    counts = {
+        container.stem: table.num_rows
+        for container, table in zip(listing.containers, tables, strict=True)
+        if container.split == "train" and container.stem in (selection.classes or classes)
+    }
+    return common.select(listing, classes, joined, ignored, selection, _compared(kit, counts))
+
+
+@dataclass(frozen=True)
+class DevelopmentKit:
+    """What the development kit says.
+
+    Attributes:
+        place: where it is, for messages.
+        wnids: the WordNet id of each ILSVRC2012_ID.
+        truth: the ILSVRC2012_ID of each validation image.
+        counts: training images of each WordNet id; empty if it does not say.
+    """
+
+    place: str
+    wnids: dict[int, str]
+    truth: list[int]
+    counts: dict[str, int]
+
+
+def _compared(kit: DevelopmentKit, counts: Mapping[str, int]) -> tuple[str, ...]:
+    """Return a warning if classes have other numbers of training images than the kit says; subsets do, and damaged tars."""
+    others = [wnid for wnid, count in counts.items() if kit.counts.get(wnid, count) != count]
+    if not others:
+        return ()
+    first = others[0]
+    return (
+        f"warning: {len(others):,} classes have other numbers of training images than {DEVKIT} says, for example {first} "
+        f"{counts[first]:,} instead of {kit.counts[first]:,}; if this is no subset of your own, fetch {TRAIN} again",
+    )
+
+
+def _val_classes(kit: DevelopmentKit, container: Container, table: pa.Table) -> list[str]:
+    """Return the WordNet id of each validation image."""
+    place, wnids, truth = kit.place, kit.wnids, kit.truth
+    if len(truth) != table.num_rows:
+        raise DataError(
+            f"{container.name} has {table.num_rows} images, but the ground truth in {place} has {len(truth)} lines: "
+            f"they belong to different editions; fetch both again."
+        )
+    classes = []
+    for name in table.column("name").to_pylist():
+        match = _VAL_NAME.fullmatch(name)
+        if not match or not 1 <= int(match[1]) <= len(truth):
+            raise DataError(
+                f"{container.name} holds '{name}', but the ground truth is for ILSVRC2012_val_00000001 to _{len(truth):08d}."
+            )
+        number = truth[int(match[1]) - 1]
+        if number not in wnids:
+            raise DataError(
+                f"{_TRUTH} in {place} has the class {number} in line {int(match[1])}, which {_SYNSETS} lacks."
+            )
+        classes.append(wnids[number])
+    return classes
+
+
+def read_devkit(data: bytes, place: str) -> DevelopmentKit:
+    """Read the development kit.
+
+    Args:
+        data: the whole ``ILSVRC2012_devkit_t12.tar.gz``.
+        place: where it came from, for messages.
+
+    Raises:
+        DataError: it is damaged, or something is missing.
+    """
+    from scipy.io import loadmat  # slow to import, and needed here only
+
+    with open_compressed(data, place) as tar:
+        try:
+            files = {member.name: member for member in tar if member.isfile()}
+            content = {}
+            for wanted in (_SYNSETS, _TRUTH):
+                name = next((name for name in files if f"/{name}".endswith(f"/{wanted}")), None)
+                file = tar.extractfile(files[name]) if name else None
+                if file is None:
+                    raise DataError(
+                        f"{place} lacks {wanted}: this is not the development kit of ILSVRC 2012 (tasks 1 and 2)."
+                    )
+                content[wanted] = file.read()
+        except (tarfile.TarError, EOFError, OSError) as error:
+            raise DataError(f"{place} is damaged or cut off ({error}). Fetch it again.") from error
+    try:
+        synsets = np.atleast_1d(loadmat(io.BytesIO(content[_SYNSETS]), squeeze_me=True)["synsets"])
+        wnids = {int(row["ILSVRC2012_ID"]): str(row["WNID"]) for row in synsets}
+        counted = _COUNT in (synsets.dtype.names or ())
+        counts = {str(row["WNID"]): int(row[_COUNT]) for row in synsets} if counted else {}
+    except Exception as error:  # damaged bytes make the parser raise almost anything
+        raise DataError(
+            f"{_SYNSETS} in {place} cannot be read ({type(error).__name__}: {error}). Fetch it again."
+        ) from error
+    try:
+        return DevelopmentKit(place, wnids, [int(line) for line in content[_TRUTH].split()], counts)
+    except ValueError as error:
+        raise DataError(f"{_TRUTH} in {place} is not one number a line ({error}). Fetch it again.") from error

@@ -1,0 +1,156 @@
+"""A list of images: a CSV or Parquet file with the columns uri and label, and if you like split and id."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Sequence
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from dcae15 import storage
+from dcae15.data.sources import common, labels
+from dcae15.data.sources.common import Listing, Selection, Source, pc
+from dcae15.errors import DataError
+
+_COLUMNS = ("uri", "label", "split", "id")
+_SPLITS = {"train": "train", "val": "val", "validation": "val", "test": "test"}
+_WEB = re.compile(r"https?://", re.IGNORECASE)
+_EXPECTED = "uri and label, and if you like split (train, val or validation; test is left out) and id"
+
+
+def assemble(listing: Listing, tables: Sequence[pa.Table], selection: Selection) -> Source:
+    """Read the list. An image's id is that of the column ``id``, else its uri as it is written, without a query.
+
+    Rows of ``test`` are left out, whatever they hold. Relative uris are below the list's folder. Labels are numbers or
+    names; class names come from a ``classes.txt`` beside the list, else from the labels. Whether the files exist shows
+    when they are read.
+
+    Raises:
+        DataError: the file is damaged, lacks columns, or a row is wrong; the row is named, the first below the header being 1.
+    """
+    uri = listing.uri
+    table = _read(uri)
+    total = table.num_rows
+    if not total:
+        raise DataError(f"{uri} lists no images: it has no rows.")
+
+    splits = _splits(table, uri)
+    kept = np.flatnonzero(splits != "test")
+    table, splits = table.take(pa.array(kept)), splits[kept]
+
+    def where(row: int) -> str:
+        return f"{uri}: row {kept[row] + 1}"
+
+    for name in ("uri", "label"):
+        if table.column(name).null_count:
+            row = int(np.flatnonzero(table.column(name).is_null().to_numpy())[0])
+            raise DataError(f"{where(row)} has no {name}.")
+    places, folder = table.column("uri").to_pylist(), labels.parent(uri)
+    ids = [_without_query(place) for place in places]
+    if "id" in table.column_names:
+        ids = [own or place for own, place in zip(table.column("id").to_pylist(), ids, strict=True)]
+    given = labels.read_names(
+        folder, [common.FileInfo(name, 0) for name in labels.NAME_FILES if storage.exists(f"{folder}/{name}")]
+    )
+    digits, words = _numbers_or_names(table.column("label"))
+    names, numbers = labels.assign(uri, digits, words, given, where)
+    uris = [_absolute(folder, place, where(row)) for row, place in enumerate(places)]
+    rows = common.rows(ids, numbers, uris, [-1] * len(ids), [-1] * len(ids))
+    images = {name: rows.filter(pa.array(splits == name)) for name in ("train", "val")}
+    if not images["train"].num_rows:
+        raise DataError(f"{uri} lists no images whose split is train.")
+    if not images["val"].num_rows:
+        del images["val"]
+    elif not given and not words.null_count:
+        found = {s: [names[label] for label in pc.unique(t.column("label")).to_pylist()] for s, t in images.items()}
+        common.require_known(uri, found["train"], found["val"], place="its split val")
+    return common.select(listing, names, images, total - len(kept), selection)
+
+
+def columns_of(uri: str) -> list[str]:
+    """Return the names of a Parquet file's columns.
+
+    Raises:
+        DataError: it is no Parquet file.
+    """
+    try:
+        with storage.open_range(uri, 0, storage.size(uri), 64 << 10) as file:
+            return pq.read_schema(file).names
+    except (pa.ArrowException, OSError) as error:
+        raise DataError(f"{uri} is no Parquet file, damaged or cut off ({error}). Fetch it again.") from error
+
+
+def _read(uri: str) -> pa.Table:
+    data = storage.read_bytes(uri)
+    try:
+        if uri.lower().endswith(".parquet"):
+            table = pq.read_table(io.BytesIO(data))
+        else:
+            text = {name: pa.string() for name in _COLUMNS}
+            table = pyarrow.csv.read_csv(
+                io.BytesIO(data),
+                parse_options=pyarrow.csv.ParseOptions(
+                    delimiter="\t" if uri.lower().endswith(".tsv") else ",", newlines_in_values=True
+                ),
+                convert_options=pyarrow.csv.ConvertOptions(
+                    column_types=text, strings_can_be_null=True, null_values=[""], quoted_strings_can_be_null=True
+                ),
+            )
+    except pa.ArrowException as error:
+        raise DataError(f"{uri} cannot be read as a list of images: {error}") from error
+    missing = [name for name in ("uri", "label") if name not in table.column_names]
+    if missing:
+        found = ", ".join(table.column_names) or "none"
+        raise DataError(f"{uri} lacks the column {' and '.join(missing)}: found {found}; expected {_EXPECTED}.")
+    table = table.select([name for name in _COLUMNS if name in table.column_names])
+    for i, f in enumerate(table.schema):
+        integers = f.name == "label" and pa.types.is_integer(f.type)
+        try:
+            table = table.set_column(i, f.name, table.column(i).cast(pa.int64() if integers else pa.string()))
+        except pa.ArrowException as error:
+            raise DataError(
+                f"{uri} has {f.type} in the column {f.name}; expected text{' or numbers' if f.name == 'label' else ''}."
+            ) from error
+    return table
+
+
+def _splits(table: pa.Table, uri: str) -> NDArray[np.object_]:
+    """Return train, val or test of each row; train where the list does not say."""
+    if "split" not in table.column_names:
+        return np.full(table.num_rows, "train", object)
+    said = table.column("split").to_pylist()
+    for row, word in enumerate(said, 1):
+        if word not in _SPLITS:
+            what = "no split" if word is None else f"the split '{word}'"
+            raise DataError(f"{uri}: row {row} has {what}; use train, val, validation or test.")
+    return np.array([_SPLITS[word] for word in said], object)
+
+
+def _numbers_or_names(column: pa.ChunkedArray) -> tuple[pa.ChunkedArray, pa.ChunkedArray]:
+    """Return labels as numbers and as names, one of them null: names unless all are whole numbers."""
+    nothing = pa.nulls(len(column), pa.string())
+    if pa.types.is_integer(column.type):
+        return column, pa.chunked_array([nothing])
+    numeric = pc.all(pc.match_substring_regex(column, r"^-?\d{1,10}$")).as_py()
+    if numeric:
+        return column.cast(pa.int64()), pa.chunked_array([nothing])
+    return pa.chunked_array([pa.nulls(len(column), pa.int64())]), column
+
+
+def _without_query(place: str) -> str:
+    """Return a web address without what follows its path: the signature of a presigned one is a secret, and changes."""
+    return re.split(r"[?#]", place, maxsplit=1)[0] if _WEB.match(place) else place
+
+
+def _absolute(folder: str, place: str, where: str) -> str:
+    if "://" in place or place.startswith("/"):
+        return place
+    place = "/".join(part for part in place.split("/") if part != ".")
+    if ".." in place.split("/"):
+        raise DataError(f"{where} has the uri '{place}', which leaves the list's folder: write the whole path.")
+    return storage.join(folder, place)

@@ -1,0 +1,210 @@
+"""Hugging Face's Parquet layout of image datasets: columns ``image: struct<bytes, path>`` and ``label``.
+
+Row groups are compressed, so a row costs as much as its group. Hence indexing reads the labels and names only, and the images
+are either read in the order of the file (`read_rows`), or copied once into plain files of which any part can be read (`unpack`).
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from dcae15 import storage
+from dcae15.data.sources import common, labels
+from dcae15.data.sources.common import Container, Listing, Selection, Source, pc
+from dcae15.data.sources.containers import by_split, split_containers
+from dcae15.errors import DataError, StorageError
+from dcae15.storage import FileInfo
+
+PACK_BYTES = 64 << 20
+
+_AHEAD = 64 << 10  # columns are read in pieces, and most of a file is skipped
+_PAGES = 1 << 20  # a column is read page by page: a row group may be as large as the file
+_BATCH = 32  # images decompressed at once
+_EXPECTED = "image: struct<bytes: binary, path: string> and label: int64"
+_WNID = (
+    r"^(?P<stem>.+)_(?P<wnid>n\d{8})(?P<suffix>\.[A-Za-z]+)$"  # names of Hugging Face's imagenet-1k end with the class
+)
+
+
+def containers(uri: str, files: Sequence[FileInfo]) -> list[Container]:
+    """Return a container for each file.
+
+    Raises:
+        DataError: names say the split of some files only.
+    """
+    return split_containers("parquet", uri, files)
+
+
+def index(container: Container) -> pa.Table:
+    """Return name (may be null) and label of each row; the images are not read.
+
+    The table's metadata holds the class names that the file states, as JSON.
+
+    Raises:
+        DataError: the file is damaged, or has another schema.
+    """
+    with _opened(container.uri, container.size) as file:
+        schema = file.schema_arrow
+        image = schema.field("image").type if "image" in schema.names else None
+        fields = {f.name: f.type for f in image} if image is not None and pa.types.is_struct(image) else {}
+        binary = "bytes" in fields and (
+            pa.types.is_binary(fields["bytes"]) or pa.types.is_large_binary(fields["bytes"])
+        )
+        if not binary or "label" not in schema.names or not pa.types.is_integer(schema.field("label").type):
+            found = ", ".join(f"{f.name}: {f.type}" for f in schema)
+            raise DataError(
+                f"{container.name} has the columns {found}; expected {_EXPECTED}, as in Hugging Face's imagenet-1k."
+            )
+        columns = ["image.path", "label"] if "path" in fields else ["label"]
+        table = file.read(columns=columns, use_threads=False)
+        names = _stated_names(schema.metadata)
+    paths = (
+        pc.struct_field(table.column("image"), "path") if "path" in fields else pa.nulls(table.num_rows, pa.string())
+    )
+    found = pa.table({"name": paths.cast(pa.string()), "label": table.column("label").cast(pa.int64())})
+    return found.replace_schema_metadata({"names": json.dumps(names)})
+
+
+def assemble(listing: Listing, tables: Sequence[pa.Table], selection: Selection) -> Source:
+    """Join the indexes, name the classes, and give each image an id. Images are at (file, row), with size -1.
+
+    Class names are those that the files state. Where every image's name ends with a WordNet id, as in ImageNet's, class
+    names are these ids, and names the original ones. An id is ``split/class/name``; where names are missing or occur twice,
+    the file's name and the row number stand for all names.
+
+    Raises:
+        DataError: files state different class names, a label is out of range, or labels and WordNet ids contradict each other.
+    """
+    stated = [tuple(json.loads(table.schema.metadata[b"names"])) for table in tables]
+    for container, names in zip(listing.containers, stated, strict=True):
+        if names != stated[0]:
+            raise DataError(
+                f"{container.name} states other class names than {listing.containers[0].name}: they belong to different sets."
+            )
+    table = pa.concat_tables([t.replace_schema_metadata() for t in tables])
+    starts = np.cumsum([0, *(t.num_rows for t in tables)])
+
+    def where(row: int) -> str:
+        place = int(np.searchsorted(starts, row, side="right")) - 1
+        return f"{listing.containers[place].name}: row {row - starts[place]}"
+
+    nothing = pa.chunked_array([pa.nulls(table.num_rows, pa.string())])
+    given = stated[0] or labels.read_names(listing.uri, listing.files)
+    names, numbers = labels.assign(listing.uri, table.column("label"), nothing, given, where)
+    files, wnids = _original_names(table.column("name"))
+    if wnids is not None:
+        names = labels.names_beside(numbers.astype(np.int64), wnids, where, given)
+    if len(set(names)) < len(names):
+        twice = next(name for i, name in enumerate(names) if name in names[:i])
+        raise DataError(f"{listing.containers[0].name} states the class name '{twice}' twice: rename one.")
+    rows = [np.arange(t.num_rows) for t in tables]
+    numbered = [
+        pa.array([f"{c.stem}/{row:08d}" for row in own.tolist()], pa.string())
+        for c, own in zip(listing.containers, rows, strict=True)
+    ]
+    named = [files[start:stop] for start, stop in itertools.pairwise(starts.tolist())]
+    places = [(own, np.full(len(own), -1)) for own in rows]
+    joined = by_split(listing.containers, names, numbers, places, [numbered] if files.null_count else [named, numbered])
+    return common.select(listing, names, joined, listing.ignored, selection)
+
+
+def read_rows(uri: str, rows: NDArray[np.integer]) -> Iterator[bytes]:
+    """Yield the images in the given rows of a file, which are ascending; nothing for a row without bytes.
+
+    Memory holds some tens of images and a page of the file, whatever the size of the file and of its row groups.
+
+    Raises:
+        DataError: the file is damaged.
+    """
+    with _opened(uri, storage.size(uri)) as file:
+        sizes = [file.metadata.row_group(group).num_rows for group in range(file.metadata.num_row_groups)]
+        starts = np.cumsum([0, *sizes])
+        if len(rows) and rows[-1] >= starts[-1]:
+            raise DataError(f"{uri} has {starts[-1]} rows, fewer than when it was listed: run again.")
+        for group in np.unique(np.searchsorted(starts, rows, side="right") - 1).tolist():
+            wanted = rows[(rows >= starts[group]) & (rows < starts[group + 1])] - starts[group]
+            begin = 0
+            for batch in file.iter_batches(_BATCH, row_groups=[group], columns=["image.bytes"], use_threads=False):
+                here = wanted[(wanted >= begin) & (wanted < begin + batch.num_rows)] - begin
+                begin += batch.num_rows
+                column = batch.column(0).field("bytes")
+                for row in here.tolist():
+                    yield column[row].as_py() or b""
+
+
+def unpack(images: pa.Table, root: str, name: str) -> pa.Table:
+    """Copy images out of Parquet files into plain files ``root/name-000000.pack`` of some 64 MiB; return where they are now.
+
+    Args:
+        images: rows of one Parquet file, ascending.
+        root: folder of the plain files.
+        name: first part of their names.
+
+    Raises:
+        DataError: the Parquet file is damaged.
+        StorageError: a plain file cannot be written.
+    """
+    uris, offsets, sizes = [], [], []
+    pending: list[bytes] = []
+    part, filled = 0, 0
+
+    def flush() -> None:
+        nonlocal part, filled
+        if pending:
+            storage.write_bytes(storage.join(root, f"{name}-{part:06d}.pack"), b"".join(pending))
+            pending.clear()
+            part, filled = part + 1, 0
+
+    for data in read_rows(str(images.column("uri")[0]), images.column("offset").to_numpy()):
+        if filled and filled + len(data) > PACK_BYTES:
+            flush()
+        uris.append(storage.join(root, f"{name}-{part:06d}.pack"))
+        offsets.append(filled)
+        sizes.append(len(data))
+        pending.append(data)
+        filled += len(data)
+    flush()
+    return common.rows(images.column("id"), images.column("label"), uris, offsets, sizes, images.column("state"))
+
+
+@contextmanager
+def _opened(uri: str, size: int) -> Iterator[pq.ParquetFile]:
+    """Open a file so that columns and row groups are read in parts; damage shows as DataError, also while it is read."""
+    try:
+        with storage.open_range(uri, 0, size, _AHEAD) as raw:
+            yield pq.ParquetFile(raw, buffer_size=_PAGES, pre_buffer=False)
+    except StorageError:
+        raise
+    except (pa.ArrowException, OSError) as error:
+        raise DataError(f"{uri} is no Parquet file, damaged or cut off ({error}). Fetch it again.") from error
+
+
+def _stated_names(metadata: dict[bytes, bytes] | None) -> list[str]:
+    """Return the class names in the metadata that Hugging Face's ``datasets`` writes; [] without."""
+    text = (metadata or {}).get(b"huggingface")
+    if not text:
+        return []
+    try:
+        names = json.loads(text)["info"]["features"]["label"].get("names", [])
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return []
+    return [str(name) for name in names or []]
+
+
+def _original_names(paths: pa.ChunkedArray) -> tuple[pa.ChunkedArray, pa.ChunkedArray | None]:
+    """Return the file names, and the WordNet ids at their ends, which are taken off; None if a name has none."""
+    files = pc.replace_substring_regex(paths, pattern=r"^.*/", replacement="")
+    files = pc.if_else(pc.equal(files, ""), pa.scalar(None, pa.string()), files)
+    parts = pc.extract_regex(files, _WNID)
+    if not len(files) or parts.null_count:
+        return files, None
+    stem, wnid, suffix = (pc.struct_field(parts, name) for name in ("stem", "wnid", "suffix"))
+    return pc.binary_join_element_wise(stem, suffix, ""), wnid

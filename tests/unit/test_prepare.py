@@ -1,0 +1,80 @@
+"""What the writer of image shards stores."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from dcae15.config import DataConfig
+from dcae15.data import images, shards, sources
+from dcae15.data.sources import Selection
+from dcae15.orchestration import prepare
+from dcae15.orchestration.prepare import PrepareWriter
+from dcae15.orchestration.sharding import ShardPlan
+from tests import layouts
+
+
+def written(folder, uri, **data):
+    source = sources.assemble(sources.find(uri), [], Selection())
+    writer = PrepareWriter(str(folder), DataConfig(source=uri, resolution=16, shard_images=20, **data))
+    plans = [ShardPlan(f"{i}.parquet", len(t), t) for i, t in enumerate(sources.deal(source.train, 20, seed=0))]
+    return [(plan, writer.write(plan)) for plan in plans]
+
+
+def test_pixels_of_every_shard_are_those_of_its_images(tmp_path):
+    """The writer's memory is used again for each shard, also for a shorter one, and after a quarantined image."""
+    items = layouts.pictures()
+    uri = layouts.as_folder(tmp_path / "source", items)
+    data = {item.path: item.data for item in items}
+    count = 0
+    for plan, record in written(tmp_path / "out", uri):
+        table = shards.read_shard(str(tmp_path / "out"), record.shard)
+        bad = {line["id"] for line in record.rejected}
+        assert table["id"].to_pylist() == [i for i in plan.content["id"].to_pylist() if i not in bad]
+        for name, stored in zip(table["id"].to_pylist(), table["image"].to_pylist(), strict=True):
+            image = images.decode(data[name], min_side=8, max_pixels=10_000)
+            assert stored == images.center_crop(image, 16).tobytes()
+        count += len(table)
+    assert count == 45
+
+
+@pytest.mark.parametrize("raw", [True, False])
+def test_shards_too_large_for_one_column_are_the_same(tmp_path, monkeypatch, raw):
+    uri = layouts.as_folder(tmp_path / "source", layouts.pictures())
+    options = {"encoding": "raw" if raw else "png"}
+    first = [record for _, record in written(tmp_path / "a", uri, **options)]
+    monkeypatch.setattr(prepare, "_MOST_RAW_BYTES", 100)
+    assert [record for _, record in written(tmp_path / "b", uri, **options)] == first
+
+
+@pytest.mark.parametrize(("upscale", "kept"), [(True, 2), (False, 1)])
+def test_images_that_would_be_enlarged_may_be_left_out(tmp_path, upscale, kept):
+    sizes = {"small": (12, 40), "large": (16, 40)}
+    items = [layouts.Picture("train", "a", f"{n}.png", layouts.encoded(0, size, "PNG")) for n, size in sizes.items()]
+    uri = layouts.as_folder(tmp_path / "source", items)
+    [(_, record)] = written(tmp_path / "out", uri, upscale=upscale)
+    assert (record.shard.count, record.rejected) == (kept, [])
+    assert record.statistics == ({} if upscale else {"too_small_to_fill": 1})
+    assert (
+        np.frombuffer(shards.read_shard(str(tmp_path / "out"), record.shard)["image"][0].as_py(), np.uint8).size == 768
+    )
+
+
+@pytest.mark.parametrize(("store_side", "kept"), [(0, 2), (17, 3), (20, 1)])
+def test_what_is_stored_whole_is_not_enlarged_either(tmp_path, store_side, kept):
+    items = [
+        layouts.Picture("train", "a", f"{side}.png", layouts.encoded(0, (side, 40), "PNG")) for side in (16, 17, 18, 20)
+    ]
+    uri = layouts.as_folder(tmp_path / "source", items)
+    [(_, record)] = written(tmp_path / "out", uri, upscale=False, crop="random", store_side=store_side)
+    assert (record.shard.count, record.statistics) == (kept, {"too_small_to_fill": 4 - kept})
+    data = shards.read_shard(str(tmp_path / "out"), record.shard)["image"][0].as_py()
+    assert min(images.decode_png(data).shape[:2]) == (store_side or 18)
+
+
+@pytest.mark.parametrize("encoding", ["raw", "png"])
+def test_a_shard_of_bad_images_is_empty(tmp_path, encoding):
+    uri = layouts.as_folder(tmp_path / "source", [layouts.Picture("train", "a", f"{i}.png", b"no") for i in range(3)])
+    [(_, record)] = written(tmp_path / "out", uri, encoding=encoding)
+    assert (record.shard.count, len(record.rejected)) == (0, 3)
+    assert len(shards.read_shard(str(tmp_path / "out"), record.shard)) == 0
