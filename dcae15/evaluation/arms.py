@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -13,10 +14,10 @@ from dcae15.channels import default_ladder
 from dcae15.config import EvaluationConfig
 from dcae15.errors import DataError
 from dcae15.evaluation.ablation import channel_effects
-from dcae15.evaluation.features import FeatureNetwork
+from dcae15.evaluation.features import FEATURES, FeatureNetwork
 from dcae15.evaluation.frechet import FeatureStatistics, frechet_distance
-from dcae15.evaluation.latents import channel_means, channel_rows, effective_ranks
-from dcae15.evaluation.probe import probe_accuracies
+from dcae15.evaluation.latents import LatentSums, channel_means
+from dcae15.evaluation.probe import fit_probe
 from dcae15.evaluation.reconstruction import (
     LatentCodec,
     PerceptualDistance,
@@ -30,6 +31,19 @@ from dcae15.evaluation.sparsity import sparsity_summary
 from dcae15.evaluation.structure import BandShares
 
 Rows = list[dict[str, float]]
+_BATCH_SIZE = 64  # of the feature network, as everywhere
+
+
+class Images(Protocol):
+    """Images that are read as often as they are asked for, such as `dcae15.data.stream.ImageStream`."""
+
+    def __len__(self) -> int:
+        """How many there are."""
+        ...
+
+    def batches(self, size: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Yield uint8 images (n, H, W, 3) and classes (n,), at most ``size`` at a time, always in the same order."""
+        ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,22 +51,33 @@ class Probes:
     """The images that every arm is measured on, and the network that looks at them.
 
     Attributes:
-        images: uint8 validation images (N, H, W, 3).
-        labels: their classes (N,).
-        train_images: uint8 training images of the linear probe; may be empty.
-        train_labels: their classes.
+        images: validation images.
+        train: training images of the linear probe, if it is asked for.
         num_classes: classes of the image set; 1 means unlabelled.
         network: measures Fréchet distances and class accuracy.
         reference: the network's features of ``images``.
+        mean_image: mean of ``images``, float64 (H, W, 3).
+        shown: uint8, the first few of ``images``.
     """
 
-    images: np.ndarray
-    labels: np.ndarray
-    train_images: np.ndarray
-    train_labels: np.ndarray
+    images: Images
+    train: Images | None
     num_classes: int
     network: FeatureNetwork
     reference: FeatureStatistics
+    mean_image: np.ndarray
+    shown: np.ndarray
+
+
+def look_at(images: Images, train: Images | None, num_classes: int, network: FeatureNetwork, shown: int) -> Probes:
+    """Return the probes of some images, after one pass over them; ``shown`` is how many to keep to be shown."""
+    reference, total, first = FeatureStatistics.empty(FEATURES), np.zeros(()), []
+    for batch, _ in images.batches(_BATCH_SIZE):
+        reference = reference.update(network.features(batch))
+        total = total + batch.sum(axis=0, dtype=np.float64)
+        if sum(map(len, first)) < shown:
+            first.append(batch[: shown - sum(map(len, first))].copy())
+    return Probes(images, train, num_classes, network, reference, total / len(images), np.concatenate(first))
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,18 +106,15 @@ class ArmMeasures:
 def prefix_ladders(trained: Mapping[str, Sequence[int]], channels: Mapping[str, int]) -> dict[str, list[int]]:
     """Return the prefixes to measure of each arm, ascending; the last is all of its channels.
 
-    All arms are measured at the prefixes of the first arm that was trained with several, so that their curves compare;
-    where none was (a baseline alone, foreign weights), at an eighth, a quarter, a half and all of its channels.
+    Every arm is measured at an eighth, a quarter, a half and all of its channels, so that runs with different prefixes compare,
+    and at the prefixes of the first arm that was trained with several, so that the curves of this run do.
 
     Args:
         trained: prefixes that each arm was trained with; empty when unknown.
         channels: C of each arm.
     """
-    ladder = next((list(prefixes) for prefixes in trained.values() if len(prefixes) > 1), None)
-    return {
-        arm: sorted({*(p for p in ladder if p < count), count}) if ladder else default_ladder(count)
-        for arm, count in channels.items()
-    }
+    ladder = next((list(prefixes) for prefixes in trained.values() if len(prefixes) > 1), [])
+    return {arm: sorted({*(p for p in ladder if p < count), *default_ladder(count)}) for arm, count in channels.items()}
 
 
 def measure_arm(
@@ -104,7 +126,7 @@ def measure_arm(
     perceptual: PerceptualDistance | None = None,
     device: torch.device | str = "cpu",
 ) -> ArmMeasures:
-    """Measure one autoencoder.
+    """Measure one autoencoder, in one pass over the images: memory does not grow with their number.
 
     Args:
         autoencoder: on ``device``, in evaluation mode.
@@ -118,83 +140,113 @@ def measure_arm(
         DataError: the decoder returns images of another size, or pixels that are not finite.
     """
     size = settings.batch_size
-    latents = encode_images(autoencoder, probes.images, batch_size=size, device=device)
-    mean_image = probes.images.mean(axis=0, dtype=np.float64)
-    reconstruction, structure, shown = [], [], []
-    for prefix in prefixes:
-        part = _measure_prefix(autoencoder, latents[:, :prefix], probes, settings, mean_image, perceptual, device)
-        reconstruction.append({"prefix": prefix, **part[0]})
-        structure.append({"prefix": prefix, **part[1]})
-        shown.append(part[2])
-    for row, rank in zip(structure, effective_ranks(latents, prefixes), strict=True):
+
+    def encoded(images: Images) -> Iterator[tuple[np.ndarray, np.ndarray, Tensor]]:
+        for batch, labels in images.batches(size):
+            yield batch, labels, encode_images(autoencoder, batch, batch_size=size, device=device)
+
+    probe = None
+    if probes.train is not None and probes.num_classes > 1 and len(probes.train) > 1:
+        train = ((latents, labels) for _, labels, latents in encoded(probes.train))
+        probe = fit_probe(train, prefixes, num_classes=probes.num_classes)
+    by_prefix = [_Prefix(prefix, probes, settings, perceptual, device) for prefix in prefixes]
+    sums, right, kept = LatentSums(), np.zeros(len(prefixes), np.int64), _Kept(settings.channel_images)
+    for images, labels, latents in encoded(probes.images):
+        for measured in by_prefix:
+            measured.update(autoencoder, images, labels, latents)
+        sums.update(latents)
+        kept.update(latents)
+        if probe is not None:
+            right += probe.right(latents, labels)
+    structure = [measured.structure() for measured in by_prefix]
+    for i, (row, rank) in enumerate(zip(structure, sums.ranks(prefixes), strict=True)):
         row["effective_rank"] = rank
-    if probes.num_classes > 1 and len(probes.train_images) > 1:
-        train = encode_images(autoencoder, probes.train_images, batch_size=size, device=device)
-        accuracies = probe_accuracies(
-            train, probes.train_labels, latents, probes.labels, prefixes, num_classes=probes.num_classes
-        )
-        for row, accuracy in zip(structure, accuracies, strict=True):
-            row["probe_accuracy"] = accuracy
-    channels = channel_rows(latents)
+        if probe is not None:
+            row["probe_accuracy"] = float(right[i]) / len(probes.images)
+    channels, some = sums.rows(), kept.all()
     means = torch.tensor([row["mean"] for row in channels])
-    some = latents[: settings.channel_images]
     effects = channel_effects(autoencoder, some, means, batch_size=size, device=device)
-    height, width = latents.shape[-2:]
+    height, width = some.shape[-2:]
     return ArmMeasures(
-        reconstruction=reconstruction,
+        reconstruction=[measured.reconstruction() for measured in by_prefix],
         structure=structure,
         channels=[{**row, **effect} for row, effect in zip(channels, effects, strict=True)],
         summary={
-            "channels": float(latents.shape[1]),
+            "channels": float(len(channels)),
             "effective_rank": structure[-1]["effective_rank"],
             **sparsity_summary(effects),
         },
-        reconstructions=np.stack(shown),
-        channel_means=channel_means(latents[: settings.grid_images], prefixes) if height * width > 1 else None,
+        reconstructions=np.stack([measured.shown() for measured in by_prefix]),
+        channel_means=channel_means(some[: settings.grid_images], prefixes) if height * width > 1 else None,
     )
 
 
-def _measure_prefix(
-    autoencoder: LatentCodec,
-    latents_Nchw: Tensor,
-    probes: Probes,
-    settings: EvaluationConfig,
-    mean_image_HWC: np.ndarray,
-    perceptual: PerceptualDistance | None,
-    device: torch.device | str,
-) -> tuple[dict[str, float], dict[str, float], np.ndarray]:
-    """Return rows of reconstruction and of structure, and the first reconstructions.
+class _Kept:
+    """The first latents of a stream."""
 
-    Images are decoded and measured some at a time: memory does not grow with their number.
-    """
-    network, size, count = probes.network, settings.batch_size, len(probes.images)
-    shares = BandShares(mean_image_HWC, device=device)
-    sums = {"psnr": 0.0, "ssim": 0.0, **({"lpips": 0.0} if perceptual is not None else {})}
-    right, seen, shown = 0, None, []
-    for start in range(0, count, size):
-        images = probes.images[start : start + size]
-        decoded = decode_latents(autoencoder, latents_Nchw[start : start + size], batch_size=size, device=device)
+    def __init__(self, count: int) -> None:
+        self.missing, self.parts = count, list[Tensor]()
+
+    def update(self, latents: Tensor) -> None:
+        if self.missing > 0:
+            self.parts.append(latents[: self.missing].clone())
+            self.missing -= len(self.parts[-1])
+
+    def all(self) -> Tensor:
+        return torch.cat(self.parts)
+
+
+class _Prefix:
+    """What is measured of the reconstructions from one prefix, over images that come in parts."""
+
+    def __init__(
+        self,
+        prefix: int,
+        probes: Probes,
+        settings: EvaluationConfig,
+        perceptual: PerceptualDistance | None,
+        device: torch.device | str,
+    ) -> None:
+        self.prefix, self.probes, self.settings = prefix, probes, settings
+        self.perceptual, self.device = perceptual, device
+        self.shares = BandShares(probes.mean_image, device=device)
+        self.sums = {"psnr": 0.0, "ssim": 0.0, **({"lpips": 0.0} if perceptual is not None else {})}
+        self.seen = FeatureStatistics.empty(FEATURES)
+        self.right, self.count = 0, 0
+        self.first: list[np.ndarray] = []
+
+    def update(self, autoencoder: LatentCodec, images: np.ndarray, labels: np.ndarray, latents: Tensor) -> None:
+        size, device = self.settings.batch_size, self.device
+        decoded = decode_latents(autoencoder, latents[:, : self.prefix], batch_size=size, device=device)
         if decoded.shape != images.shape:
             raise DataError(f"images of shape {images.shape[1:]} come back with shape {decoded.shape[1:]}")
-        sums["psnr"] += float(psnr(images, decoded).sum())
-        sums["ssim"] += float(ssim(images, decoded, batch_size=size, device=device).sum())
-        if perceptual is not None:
-            sums["lpips"] += float(lpips(perceptual, images, decoded, batch_size=size, device=device).sum())
-        features, labels = network.features_and_labels(decoded)
-        seen = (seen or FeatureStatistics.empty(features.shape[1])).update(features)
-        right += int((labels == probes.labels[start : start + size]).sum())
-        shares.update(images, decoded)
-        if start < settings.grid_images:
-            shown.append(decoded[: settings.grid_images - start].copy())
-    assert seen is not None
-    row = {name: total / count for name, total in sums.items()}
-    row["frechet_distance"] = frechet_distance(probes.reference, seen)
-    if network.num_classes == probes.num_classes > 1:
-        row["class_accuracy"] = right / count
-    found = shares.row(latents_Nchw.shape[1])
-    structure = {
-        "explained_share": found["explained_share"],
-        "low_frequency_share": found["share_low"],
-        "high_frequency_share": found["share_high"],
-    }
-    return row, structure, np.concatenate(shown)
+        self.sums["psnr"] += float(psnr(images, decoded).sum())
+        self.sums["ssim"] += float(ssim(images, decoded, batch_size=size, device=device).sum())
+        if self.perceptual is not None:
+            self.sums["lpips"] += float(lpips(self.perceptual, images, decoded, batch_size=size, device=device).sum())
+        features, guesses = self.probes.network.features_and_labels(decoded)
+        self.seen = self.seen.update(features)
+        self.right += int((guesses == labels).sum())
+        self.shares.update(images, decoded)
+        if self.count < self.settings.grid_images:
+            self.first.append(decoded[: self.settings.grid_images - self.count].copy())
+        self.count += len(images)
+
+    def reconstruction(self) -> dict[str, float]:
+        row = {"prefix": self.prefix, **{name: total / self.count for name, total in self.sums.items()}}
+        row["frechet_distance"] = frechet_distance(self.probes.reference, self.seen)
+        if self.probes.network.num_classes == self.probes.num_classes > 1:
+            row["class_accuracy"] = self.right / self.count
+        return row
+
+    def structure(self) -> dict[str, float]:
+        found = self.shares.row(self.prefix)
+        return {
+            "prefix": self.prefix,
+            "explained_share": found["explained_share"],
+            "low_frequency_share": found["share_low"],
+            "high_frequency_share": found["share_high"],
+        }
+
+    def shown(self) -> np.ndarray:
+        return np.concatenate(self.first)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import math
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import safetensors.torch
@@ -19,9 +20,14 @@ from dcae15.errors import DataError, WeightsError
 FEATURES = 64
 MIN_RESOLUTION = 16
 ROTATIONS = 4
-_BATCH_SIZE = 32
+BATCH_SIZE = 32
+"""Images of a training step."""
 _LEARNING_RATE = 5e-3
 _WEIGHT_DECAY = 0.05
+
+
+Stream = Iterator[tuple[np.ndarray, np.ndarray]]
+"""Endless uint8 images ``BATCH_SIZE H W 3`` and their classes."""
 
 
 class FeatureNetwork(nn.Module):
@@ -166,22 +172,63 @@ def train_features(
             f"labels of shape {labels_N.shape} with the values {np.unique(labels_N)[:20].tolist()} for "
             f"{len(images_NHWC)} images; every image needs a label from 0 to {num_classes - 1}"
         )
+    return train_features_on(
+        lambda generator: _drawn(images_NHWC, labels_N, generator),
+        resolution=images_NHWC.shape[1],
+        num_classes=num_classes,
+        images_seen=images_seen,
+        seed=seed,
+        device=device,
+    )
+
+
+def _drawn(images_NHWC: np.ndarray, labels_N: np.ndarray, generator: torch.Generator) -> Stream:
+    """Yield batches of images in one random order after the other, drawn when they are needed."""
+    order = torch.empty(0, dtype=torch.int64)
+    while True:
+        while len(order) < BATCH_SIZE:
+            order = torch.cat([order, torch.randperm(len(images_NHWC), generator=generator)])
+        chosen, order = order[:BATCH_SIZE].numpy(), order[BATCH_SIZE:]
+        yield images_NHWC[chosen], labels_N[chosen]
+
+
+def train_features_on(
+    stream: Callable[[torch.Generator], Stream],
+    *,
+    resolution: int,
+    num_classes: int,
+    images_seen: int,
+    seed: int,
+    device: torch.device | str = "cpu",
+) -> FeatureNetwork:
+    """Train the feature network as `train_features` does, on images that come in batches.
+
+    Args:
+        stream: makes the batches; what it draws from the generator is part of the training's randomness.
+        resolution: side of the images, pixels.
+        num_classes: as in `train_features`.
+        images_seen: as in `train_features`.
+        seed: of weights and shifts, and of the generator.
+        device: where to train.
+
+    Raises:
+        DataError: a batch is not of this resolution, or a label is out of range.
+    """
     generator = torch.Generator().manual_seed(seed)
     with torch.device("meta"):  # so that the global generator stays as it is
-        network = FeatureNetwork(images_NHWC.shape[1], num_classes)
+        network = FeatureNetwork(resolution, num_classes)
     network.to_empty(device="cpu")
     _initialise(network, generator)
     network.to(device).train()
     optimizer = torch.optim.AdamW(network.parameters(), lr=_LEARNING_RATE, weight_decay=_WEIGHT_DECAY)
-    steps = max(1, images_seen // _BATCH_SIZE)
+    steps = max(1, images_seen // BATCH_SIZE)
     warm_up = max(1, steps // 20)
-    order = torch.empty(0, dtype=torch.int64)
-    for step in range(steps):
-        while len(order) < _BATCH_SIZE:
-            order = torch.cat([order, torch.randperm(len(images_NHWC), generator=generator)])
-        chosen, order = order[:_BATCH_SIZE].numpy(), order[_BATCH_SIZE:]
-        pixels = to_pixels(_shift(torch.from_numpy(images_NHWC[chosen]).to(device), generator))
-        targets = torch.from_numpy(labels_N[chosen].astype(np.int64))
+    for step, (images, labels) in enumerate(itertools.islice(stream(generator), steps)):
+        _check_images(images, resolution)
+        if num_classes > 1 and not 0 <= labels.min() <= labels.max() < num_classes:
+            raise DataError(f"labels {np.unique(labels).tolist()}; every image needs one from 0 to {num_classes - 1}")
+        pixels = to_pixels(_shift(torch.from_numpy(images).to(device), generator))
+        targets = torch.from_numpy(labels.astype(np.int64))
         if num_classes == 1:
             targets = torch.randint(ROTATIONS, (len(pixels),), generator=generator)
             pixels = torch.stack([torch.rot90(p, int(r), dims=(1, 2)) for p, r in zip(pixels, targets, strict=True)])

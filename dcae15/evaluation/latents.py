@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dcae15.evaluation.frechet import FeatureStatistics
 from dcae15.evaluation.spectrum import band_energies
 
 LOW_PASS_CYCLES_PER_PLACE = 1 / 4
@@ -15,6 +16,59 @@ LOW_PASS_CYCLES_PER_PLACE = 1 / 4
 
 DEAD = 1e-3
 """A channel with less standard deviation than this share of the latent's root mean square says nothing."""
+
+
+class LatentSums:
+    """Moments and band energies of the channels of latents that come in parts; memory does not grow with their number."""
+
+    def __init__(self) -> None:
+        self.moments: FeatureStatistics | None = None
+        self._near: Tensor | None = None
+        self._bands = torch.zeros(0)
+        self._shape = (0, 0, 0, 0)
+
+    def update(self, latents_NChw: Tensor) -> None:
+        """Take in some latents."""
+        count, channels, height, width = latents_NChw.shape
+        values = latents_NChw.to(torch.float64)
+        if self.moments is None:
+            self.moments = FeatureStatistics.empty(channels)
+            self._near = values.mean(dim=(0, 2, 3))  # near the mean, so that no digits cancel when it is known
+            self._bands = torch.zeros(channels, 2, dtype=torch.float64)
+        self.moments = self.moments.update(values.permute(0, 2, 3, 1).reshape(-1, channels).numpy())
+        self._shape = (self._shape[0] + count, channels, height, width)
+        if height * width > 1:
+            assert self._near is not None
+            maps = (values - self._near[:, None, None]).flatten(0, 1)
+            energies = torch.stack(band_energies(maps, LOW_PASS_CYCLES_PER_PLACE), dim=1)
+            self._bands += energies.reshape(count, channels, 2).sum(dim=0)
+
+    def rows(self) -> list[dict[str, float]]:
+        """Return the rows that `channel_rows` describes."""
+        assert self.moments is not None and self._near is not None, "no latents were taken in"
+        count, _, height, width = self._shape
+        places, mean = count * height * width, torch.from_numpy(self.moments.mean)
+        variance = np.diag(self.moments.scatter) / places
+        bands = self._bands / places
+        bands[:, 0] = (bands[:, 0] - (mean - self._near) ** 2).clamp(min=0.0)
+        rows = []
+        for channel in range(len(mean)):
+            row = {"channel": channel, "mean": mean[channel].item(), "std": float(variance[channel] ** 0.5)}
+            if height * width > 1:
+                row |= {"latent_low": bands[channel, 0].item(), "latent_high": bands[channel, 1].item()}
+            rows.append(row)
+        return rows
+
+    def ranks(self, prefixes: Sequence[int]) -> list[float]:
+        """Return the ranks that `effective_ranks` describes."""
+        assert self.moments is not None, "no latents were taken in"
+        covariance = torch.from_numpy(self.moments.scatter / self.moments.count)
+        ranks = []
+        for prefix in prefixes:
+            shares = torch.linalg.eigvalsh(covariance[:prefix, :prefix]).clamp(min=0.0)
+            total = shares.sum()
+            ranks.append(torch.special.entr(shares / total).sum().exp().item() if total > 0 else 0.0)
+        return ranks
 
 
 def channel_rows(latents_NChw: Tensor) -> list[dict[str, float]]:
@@ -25,17 +79,9 @@ def channel_rows(latents_NChw: Tensor) -> list[dict[str, float]]:
     a single place. A slow latent map is no proof of slow image content, because a channel may mean a texture; see
     `dcae15.evaluation.ablation` for what a channel does to the image.
     """
-    count, _, height, width = latents_NChw.shape
-    rows = []
-    for channel, values_Nhw in enumerate(latents_NChw.to(torch.float64).unbind(dim=1)):
-        mean = values_Nhw.mean()
-        row = {"channel": channel, "mean": mean.item(), "std": values_Nhw.std(correction=0).item()}
-        if height * width > 1:
-            low, high = band_energies(values_Nhw - mean, LOW_PASS_CYCLES_PER_PLACE)
-            places = count * height * width
-            row |= {"latent_low": low.sum().item() / places, "latent_high": high.sum().item() / places}
-        rows.append(row)
-    return rows
+    sums = LatentSums()
+    sums.update(latents_NChw)
+    return sums.rows()
 
 
 def dead_channels(rows: Sequence[dict[str, float]]) -> list[int]:
@@ -51,14 +97,9 @@ def effective_ranks(latents_NChw: Tensor, prefixes: Sequence[int]) -> list[float
     their sum: how many directions carry the variance. Source: Roy & Vetterli 2007 ("The effective rank"). Latents are
     taken raw: scaled to unit variance per channel, the order that they carry as energy would be gone.
     """
-    values_CN = latents_NChw.to(torch.float64).transpose(0, 1).flatten(1)
-    covariance = torch.cov(values_CN, correction=0).reshape(len(values_CN), len(values_CN))
-    ranks = []
-    for prefix in prefixes:
-        shares = torch.linalg.eigvalsh(covariance[:prefix, :prefix]).clamp(min=0.0)
-        total = shares.sum()
-        ranks.append(torch.special.entr(shares / total).sum().exp().item() if total > 0 else 0.0)
-    return ranks
+    sums = LatentSums()
+    sums.update(latents_NChw)
+    return sums.ranks(prefixes)
 
 
 def channel_means(latents_Nchw: Tensor, prefixes: Sequence[int]) -> np.ndarray:

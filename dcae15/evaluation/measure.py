@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
+from contextlib import closing
 from typing import Any
 
 import numpy as np
@@ -11,13 +12,16 @@ from safetensors.torch import load as from_safetensors
 from safetensors.torch import save as to_safetensors
 
 from dcae15 import artifacts, storage
+from dcae15.claims import claim
 from dcae15.config import Config, fingerprint, result_fields
-from dcae15.data.loader import iterate_images, load_images
+from dcae15.data.disk_cache import disk_cache
+from dcae15.data.loader import image_batches
+from dcae15.data.stream import ImageStream, load_images
 from dcae15.errors import ConfigError, DataError
-from dcae15.evaluation.arms import ArmMeasures, Probes, measure_arm, prefix_ladders
-from dcae15.evaluation.features import FeatureNetwork, train_features
+from dcae15.evaluation.arms import ArmMeasures, Probes, look_at, measure_arm, prefix_ladders
+from dcae15.evaluation.features import BATCH_SIZE, FeatureNetwork, train_features, train_features_on
 from dcae15.evaluation.frechet import FeatureStatistics, frechet_distance
-from dcae15.evaluation.precision_recall import precision_recall
+from dcae15.evaluation.generation import compare_features, require_size
 from dcae15.evaluation.protocol import Protocol
 from dcae15.evaluation.reconstruction import PerceptualDistance
 from dcae15.evaluation.verdict import evaluation_warnings, headline_scalars
@@ -30,7 +34,8 @@ GENERATED = "generated"
 MOST_SHOWN_CLASSES = 20
 """Generated images are kept to be shown of at most the first so many classes."""
 MOST_FEATURE_IMAGES = 50_000
-"""The feature network trains on at most the first so many images of the set, which are held in memory."""
+MOST_FEATURE_BYTES = 1 << 30
+"""The feature network trains on the first so many images of the set; where these take more memory, on all of them, streamed."""
 
 
 def evaluate(
@@ -85,7 +90,7 @@ def evaluate(
         say(f"evaluate: reconstructions and channels of the {arm} autoencoder")
         codec = codecs.pop(arm).to(device)
         measured[arm] = measure_arm(codec, ladders[arm], probes, settings, perceptual=perceptual, device=device)
-    pictures = {"inputs": torch.from_numpy(probes.images[: settings.grid_images])}
+    pictures = {"inputs": torch.from_numpy(probes.shown)}
     for arm, found in measured.items():
         pictures[f"reconstructions.{arm}"] = torch.from_numpy(found.reconstructions)
         if found.channel_means is not None:
@@ -126,23 +131,15 @@ def evaluate(
 
 
 def _probes(config: Config, image_set: artifacts.ImageSet, network: FeatureNetwork) -> Probes:
-    """Load the images that every arm is measured on."""
-    settings = config.evaluation
-    real, labels = load_images(image_set, "val", settings.reconstruction_images)
+    """Look once at the images that every arm is measured on."""
+    settings, disk = config.evaluation, disk_cache(config.scaling, image_set.uri)
+    real = ImageStream(image_set, "val", settings.reconstruction_images, disk)
     if len(real) < 2:
         raise DataError(
             f"{image_set.uri} has {len(real)} validation images; measuring needs at least 2: raise data.val_fraction"
         )
-    train, train_labels = load_images(image_set, "train", settings.probe_images) if settings.probe_images else ([], [])
-    return Probes(
-        images=real,
-        labels=labels,
-        train_images=np.asarray(train),
-        train_labels=np.asarray(train_labels),
-        num_classes=len(image_set.class_names),
-        network=network,
-        reference=_statistics(network, real),
-    )
+    train = ImageStream(image_set, "train", settings.probe_images, disk) if settings.probe_images else None
+    return look_at(real, train, len(image_set.class_names), network, settings.grid_images)
 
 
 def _load(arm: str, source: str, image_set: artifacts.ImageSet) -> Autoencoder:
@@ -177,22 +174,47 @@ def features_of(
 ) -> FeatureNetwork:
     """Return the feature network of an image set: trained once, kept in the storage by what it was trained on."""
     settings = config.evaluation
-    inputs = {"images": image_set.fingerprint, "feature_images": settings.feature_images, "seed": config.seed}
-    uri = storage.join(config.storage, "features", fingerprint("features", inputs), "weights.safetensors")
-    if storage.exists(uri):
-        return FeatureNetwork.from_bytes(storage.read_bytes(uri), device)
-    say(f"evaluate: training the feature network on {settings.feature_images:,} images")
-    images, labels = load_images(image_set, "train", MOST_FEATURE_IMAGES)
-    network = train_features(
-        images,
-        labels,
-        num_classes=len(image_set.class_names),
-        images_seen=settings.feature_images,
-        seed=config.seed,
-        device=device,
+    inputs = {"images": image_set.fingerprint, "feature_images": settings.feature_images, "seed": config.data.seed}
+    name = fingerprint("features", inputs)
+    uri = storage.join(config.storage, "features", name, "weights.safetensors")
+    if not storage.exists(uri):
+        with claim(config.storage, f"features-{name}", lambda line: say(f"features: {line}")):
+            if not storage.exists(uri):
+                say(f"features: training the network on {settings.feature_images:,} images")
+                storage.write_bytes(uri, _train_features(config, image_set, device).to_bytes())
+    return FeatureNetwork.from_bytes(storage.read_bytes(uri), device)
+
+
+def _train_features(config: Config, image_set: artifacts.ImageSet, device: str) -> FeatureNetwork:
+    settings = config.evaluation
+    training = {
+        "num_classes": len(image_set.class_names),
+        "images_seen": settings.feature_images,
+        "seed": config.data.seed,
+        "device": device,
+    }
+    held = min(image_set.splits["train"].count, MOST_FEATURE_IMAGES) * image_set.resolution**2 * 3
+    if held <= MOST_FEATURE_BYTES:
+        return train_features(*load_images(image_set, "train", MOST_FEATURE_IMAGES), **training)
+    with closing(_streamed(config, image_set)) as stream:
+        return train_features_on(lambda generator: stream, resolution=image_set.resolution, **training)
+
+
+def _streamed(config: Config, image_set: artifacts.ImageSet) -> Generator[tuple[np.ndarray, np.ndarray], None, None]:
+    """Yield centre-cropped training images in the loader's order."""
+    batches = image_batches(
+        image_set,
+        seed=config.data.seed,
+        batch_size=BATCH_SIZE,
+        start=0,
+        rank=0,
+        world=1,
+        augment=False,
+        disk=disk_cache(config.scaling, image_set.uri),
     )
-    storage.write_bytes(uri, network.to_bytes())
-    return network
+    with closing(iter(batches)) as stream:
+        for batch in stream:
+            yield batch.inputs.numpy(), batch.labels.numpy()
 
 
 def read_pictures(uri: str) -> dict[str, np.ndarray]:
@@ -210,29 +232,23 @@ def _generation(
 ) -> tuple[dict[str, float], tuple[int, int], torch.Tensor]:
     """Compare generated with validation images, both cut to the same number: distances depend on it."""
     sample_set = artifacts.ImageSet.open(samples)
-    if sample_set.resolution != image_set.resolution:
-        raise ConfigError(
-            f"generated images of {sample_set.resolution} pixels cannot be compared with images of {image_set.resolution} "
-            "pixels; pass the image set that the denoiser was trained on"
-        )
+    require_size(sample_set.resolution, image_set)
     count = min(sample_set.splits[GENERATED].count, image_set.splits["val"].count)
     shown: list[list[np.ndarray]] = [[] for _ in image_set.class_names[:MOST_SHOWN_CLASSES]]
     fake_parts, right = [], 0
-    for images, labels in iterate_images(sample_set, GENERATED, count):
+    generated_images = ImageStream(sample_set, GENERATED, count, disk_cache(config.scaling, sample_set.uri))
+    for images, labels in generated_images.by_shard():
         features, guesses = network.features_and_labels(images)
         fake_parts.append(features)
         right += int((guesses == labels).sum())
         for label, rows in enumerate(shown):
             rows += [image.copy() for image in images[labels == label][: config.evaluation.grid_images - len(rows)]]
-    fake, real = np.concatenate(fake_parts), _features(network, image_set, "val", count)
-    reference, generated = (FeatureStatistics.empty(real.shape[1]).update(x) for x in (real, fake))
-    train = FeatureStatistics.empty(real.shape[1]).update(_features(network, image_set, "train", count))
-    precision, recall = precision_recall(real, fake, neighbours=config.evaluation.neighbours)
+    fake, real = np.concatenate(fake_parts), _features(config, network, image_set, "val", count)
+    train = _features(config, network, image_set, "train", count)
+    reference, training = (FeatureStatistics.empty(x.shape[1]).update(x) for x in (real, train))
     generation = {
-        "frechet_distance": frechet_distance(reference, generated),
-        "frechet_distance_of_training_images": frechet_distance(reference, train),
-        "precision": precision,
-        "recall": recall,
+        **compare_features(real, fake, neighbours=config.evaluation.neighbours),
+        "frechet_distance_of_training_images": frechet_distance(reference, training),
         "images": float(len(fake)),
     }
     if network.num_classes == len(image_set.class_names) > 1:
@@ -243,11 +259,9 @@ def _generation(
     return generation, (len(fake), len(real)), torch.from_numpy(grid)
 
 
-def _features(network: FeatureNetwork, image_set: artifacts.ImageSet, split: str, count: int) -> np.ndarray:
+def _features(
+    config: Config, network: FeatureNetwork, image_set: artifacts.ImageSet, split: str, count: int
+) -> np.ndarray:
     """Return the features of the first images of a split, read shard by shard."""
-    return np.concatenate([network.features(images) for images, _ in iterate_images(image_set, split, count)])
-
-
-def _statistics(network: FeatureNetwork, images: np.ndarray) -> FeatureStatistics:
-    features = network.features(images)
-    return FeatureStatistics.empty(features.shape[1]).update(features)
+    stream = ImageStream(image_set, split, count, disk_cache(config.scaling, image_set.uri))
+    return np.concatenate([network.features(images) for images, _ in stream.by_shard()])

@@ -12,7 +12,8 @@ colours change freely (the embedded images) stay near chance in every arm; that 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -53,35 +54,71 @@ def probe_accuracies(
     Raises:
         DataError: there are fewer than 2 training images, no test image, or labels do not fit.
     """
-    for name, latents, labels in (("training", train_NChw, train_labels_N), ("test", test_MChw, test_labels_M)):
-        if labels.shape != (len(latents),) or len(labels) == 0 or labels.min() < 0 or labels.max() >= num_classes:
-            raise DataError(
-                f"the probe got {len(latents)} {name} images with labels of shape {labels.shape}; every image needs a "
-                f"label from 0 to {num_classes - 1}, and there must be images"
-            )
-    if len(train_NChw) < 2:
+    probe = fit_probe([(train_NChw, train_labels_N)], prefixes, num_classes=num_classes)
+    return [right / len(test_MChw) for right in probe.right(test_MChw, test_labels_M)]
+
+
+@dataclass(frozen=True, eq=False)
+class LinearProbe:
+    """A fitted probe: of the first c channels, for each c.
+
+    Attributes:
+        mean: of the training images' features, P.
+        scale: what makes their variance 1, P.
+        weights: for each prefix, of its features and the classes.
+        bias: of the classes, K.
+    """
+
+    mean: Tensor
+    scale: Tensor
+    weights: tuple[Tensor, ...]
+    bias: Tensor
+
+    def right(self, latents_NChw: Tensor, labels_N: np.ndarray) -> list[int]:
+        """Return, for each prefix, how many images it puts into their class; raise DataError when labels do not fit."""
+        _check("test", len(latents_NChw), labels_N, len(self.bias))
+        features_NP = (pooled(latents_NChw) - self.mean) * self.scale
+        truth = torch.from_numpy(labels_N.astype(np.int64))
+        scores = (features_NP[:, : len(weights)] @ weights + self.bias for weights in self.weights)
+        return [int((score.argmax(dim=1) == truth).sum()) for score in scores]
+
+
+def fit_probe(train: Iterable[tuple[Tensor, np.ndarray]], prefixes: Sequence[int], *, num_classes: int) -> LinearProbe:
+    """Fit the probe of `probe_accuracies` on latents ``N C h w`` and labels that come in parts; raise DataError as it does."""
+    parts, all_labels, channels = [], [], 1
+    for latents, labels in train:
+        _check("training", len(latents), labels, num_classes)
+        parts.append(pooled(latents))
+        all_labels.append(labels)
+        channels = latents.shape[1]
+    train_labels_N = np.concatenate(all_labels) if all_labels else np.zeros(0, np.int64)
+    if len(train_labels_N) < 2:
         raise DataError("the probe needs at least 2 training images")
-    train_NP, test_MP = _pooled(train_NChw), _pooled(test_MChw)
-    per_channel = train_NP.shape[1] // train_NChw.shape[1]
+    train_NP = torch.cat(parts)
+    per_channel = train_NP.shape[1] // channels
     mean = train_NP.mean(dim=0)
     std = train_NP.std(dim=0, correction=0)
     scale = torch.where(std > 1e-12 * (mean.abs() + std), 1 / std, 0.0)
-    train_NP, test_MP = (train_NP - mean) * scale, (test_MP - mean) * scale
+    train_NP = (train_NP - mean) * scale
     targets_NK = F.one_hot(torch.from_numpy(train_labels_N.astype(np.int64)), num_classes).double()
     bias_K = targets_NK.mean(dim=0)
     targets_NK = targets_NK - bias_K
     gram_PP, products_PK = train_NP.T @ train_NP, train_NP.T @ targets_NK
-    truth = torch.from_numpy(test_labels_M.astype(np.int64))
-    accuracies = []
-    for prefix in prefixes:
-        kept = prefix * per_channel
-        weights = _ridge(gram_PP[:kept, :kept], products_PK[:kept], targets_NK.square().sum().item(), len(train_NP))
-        scores_MK = test_MP[:, :kept] @ weights + bias_K
-        accuracies.append((scores_MK.argmax(dim=1) == truth).double().mean().item())
-    return accuracies
+    energy = targets_NK.square().sum().item()
+    kept = [prefix * per_channel for prefix in prefixes]
+    weights = tuple(_ridge(gram_PP[:k, :k], products_PK[:k], energy, len(train_NP)) for k in kept)
+    return LinearProbe(mean, scale, weights, bias_K)
 
 
-def _pooled(latents_NChw: Tensor) -> Tensor:
+def _check(name: str, count: int, labels: np.ndarray, num_classes: int) -> None:
+    if labels.shape != (count,) or count == 0 or labels.min() < 0 or labels.max() >= num_classes:
+        raise DataError(
+            f"the probe got {count} {name} images with labels of shape {labels.shape}; every image needs a "
+            f"label from 0 to {num_classes - 1}, and there must be images"
+        )
+
+
+def pooled(latents_NChw: Tensor) -> Tensor:
     """Return the features ``N C*cells``, channel by channel."""
     cells = (min(CELLS, latents_NChw.shape[-2]), min(CELLS, latents_NChw.shape[-1]))
     return F.adaptive_avg_pool2d(latents_NChw.double(), cells).flatten(1)

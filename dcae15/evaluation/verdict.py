@@ -1,4 +1,4 @@
-"""What the measures say at a glance: warnings about what went wrong, and the headline numbers that are tracked."""
+"""What the measures say at a glance: warnings about what went wrong, the headline numbers that are tracked, and their names."""
 
 from __future__ import annotations
 
@@ -86,13 +86,13 @@ def headline_scalars(
             for row in (row for row in rows if row["prefix"] in shown):
                 for name, value in row.items():
                     if name != "prefix":
-                        scalars[f"evaluation/{name}.{_plain(arm)}.c{int(row['prefix'])}"] = value
+                        scalars[f"evaluation/{name}.{plain(arm)}.c{int(row['prefix'])}"] = value
     for arm, values in summary.items():
-        scalars |= {f"evaluation/{name}.{_plain(arm)}": value for name, value in values.items()}
+        scalars |= {f"evaluation/{name}.{plain(arm)}": value for name, value in values.items()}
     scalars |= {f"evaluation/{name}.generated": value for name, value in generation.items()}
     return scalars
 
 
-def _plain(arm: str) -> str:
+def plain(arm: str) -> str:
     """Return the name of an arm in letters that MLflow takes."""
     return re.sub(r"[^\w-]", "_", arm, flags=re.ASCII)

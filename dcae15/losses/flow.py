@@ -14,7 +14,9 @@ def interpolate(latents_BChw: Tensor, noise_BChw: Tensor, time_B: Tensor) -> Ten
     return t * latents_BChw + (1 - t) * noise_BChw
 
 
-def velocity_loss(velocity_BChw: Tensor, latents_BChw: Tensor, noise_BChw: Tensor, kept: Kept) -> Tensor:
+def velocity_loss(
+    velocity_BChw: Tensor, latents_BChw: Tensor, noise_BChw: Tensor, kept: Kept, weights_C: Tensor | None = None
+) -> Tensor:
     """Mean squared error of the velocity over the kept channels.
 
     Args:
@@ -22,12 +24,13 @@ def velocity_loss(velocity_BChw: Tensor, latents_BChw: Tensor, noise_BChw: Tenso
         latents_BChw: normalised latents, all C channels.
         noise_BChw: noise, all C channels.
         kept: the draw.
+        weights_C: weights of the channels, summing to 1; None weights the kept ones alike.
 
     Returns:
         A scalar, normalised by the number of kept channels.
     """
     target = keep(latents_BChw - noise_BChw, kept)
-    return mean_over_kept((velocity_BChw.float() - target.float()).square(), kept)
+    return mean_over_kept((velocity_BChw.float() - target.float()).square(), kept, weights_C)
 
 
 def draw_time(uniform_B: Tensor, normal_B: Tensor, distribution: str) -> Tensor:

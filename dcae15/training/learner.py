@@ -65,12 +65,13 @@ class Learner:
         self.average = MovingAverage(self.network, config.ema_decay)
         self.critic = _Critic(objective.critic, config, runtime) if objective.critic is not None else None
 
-    def train(self, pieces: Sequence[Part], images_in_phase: int) -> tuple[dict[str, Tensor], float]:
+    def train(self, pieces: Sequence[Part], images_in_phase: int, peak_rate: float) -> tuple[dict[str, Tensor], float]:
         """Take one optimizer step.
 
         Args:
             pieces: this worker's part of the global batch.
             images_in_phase: images that the phase saw before.
+            peak_rate: learning rate, of which the schedule gives a share.
 
         Returns:
             Scalars to log, and the learning rate.
@@ -97,11 +98,11 @@ class Learner:
             named["discriminator_gradient_norm"] = _clip(self.critic.objective.network, config.clip_norm)
         _require_finite(named, pieces[0].batch.start)
         share = optimizers.schedule(config, images_in_phase)
-        _move(self.optimizer, config.learning_rate * share)
+        _move(self.optimizer, peak_rate * share)
         if self.critic is not None:
             _move(self.critic.optimizer, self.critic.learning_rate * share)
         self.average.update(images_in_phase // config.batch_size + 1)
-        return named, config.learning_rate * share
+        return named, peak_rate * share
 
     def _clear(self) -> None:
         self.optimizer.zero_grad(set_to_none=True)
@@ -126,6 +127,10 @@ class Learner:
             },
             keep=self.runtime.rank == 0,
         )
+
+    def averaged(self) -> dict[str, Tensor]:
+        """Return the averaged weights as whole tensors on the CPU of rank 0; called as `state` is."""
+        return parallel.whole({"average": self.average.state_dict()}, keep=self.runtime.rank == 0)["average"]
 
     def load(self, saved: dict[str, Any]) -> None:
         """Continue from what `state` returned, here or on another number of workers."""

@@ -35,6 +35,9 @@ class Phase:
         last: images seen when it ends: ``first`` and its length, rounded up to whole batches.
         objective: makes what it trains from a network, and freezes what it does not.
         batches: makes the stream of batches from the images seen so far in the run.
+        milestones: images seen, in the whole run, after which the averaged weights are handed out.
+        rates: (images seen in the whole run, peak learning rate from there on), ascending; before the first it is that of
+            ``training``.
     """
 
     name: str
@@ -43,6 +46,13 @@ class Phase:
     last: int
     objective: Callable[[Any], Objective]
     batches: Callable[[int], Generator[Batch, None, None]]
+    milestones: tuple[int, ...] = ()
+    rates: tuple[tuple[int, float], ...] = ()
+
+    def peak_rate(self, images_seen: int) -> float:
+        """Return the peak learning rate of a step that begins after so many images of the whole run."""
+        passed = [rate for start, rate in self.rates if images_seen >= start]
+        return passed[-1] if passed else self.training.learning_rate
 
 
 @dataclass
@@ -89,7 +99,9 @@ def train(
     runtime: Runtime,
     checkpoints: Checkpoints,
     on_log: Callable[[Row, TrainState], None],
-) -> Trained:
+    on_milestone: Callable[[Weights, TrainState], None] = lambda weights, state: None,
+    until: int = 0,
+) -> Trained | None:
     """Train through all phases, from the newest checkpoint if there is one.
 
     Stopping at any moment and starting again gives the same weights as an undisturbed run: order, draws and noise are functions
@@ -102,23 +114,29 @@ def train(
         runtime: this process among its peers.
         checkpoints: where state is kept; rank 0 writes.
         on_log: called with every row of the history on rank 0.
+        on_milestone: called on rank 0 with the averaged weights, on the CPU, at every milestone; again after a restart from a
+            checkpoint before it.
+        until: stop at the first milestone of at least so many images, with a checkpoint; 0 means never.
 
     Returns:
-        The trained weights, on the CPU.
+        The trained weights, on the CPU; None when it stopped before the end.
 
     Raises:
         TrainingError: the loss or gradient is not finite, and the last checkpoint is untouched; or something frozen has changed.
     """
-    run = _Run(make_network, phases, seed, runtime, checkpoints, on_log)
+    run = _Run(make_network, phases, seed, runtime, checkpoints, on_log, on_milestone, until)
     saved = run.newest()
     resumed_from = saved["images_seen"] if saved else 0
     while True:
         state = TrainState(resumed_from=resumed_from)
         if saved:
             state = TrainState(resumed_from=resumed_from, **{name: saved[name] for name in KEPT})
+        if until and state.images_seen >= until and state.images_seen < phases[-1].last:
+            return None
         learner = run.enter(state, saved)
         saved = None
-        run.finish(state, learner)
+        if not run.finish(state, learner):
+            return None
         result = learner.state()
         del learner  # before the next phase needs the memory
         run.require_frozen(state, result["network"])
@@ -144,6 +162,8 @@ class _Run:
     runtime: Runtime
     checkpoints: Checkpoints
     on_log: Callable[[Row, TrainState], None]
+    on_milestone: Callable[[Weights, TrainState], None]
+    until: int
     trainable: set[str] = field(default_factory=set)
 
     def newest(self) -> dict[str, Any] | None:
@@ -170,8 +190,8 @@ class _Run:
             state.begun = parts.digests(weights) if self.runtime.rank == 0 else {}
         return learner
 
-    def finish(self, state: TrainState, learner: Learner) -> None:
-        """Train until the phase's end."""
+    def finish(self, state: TrainState, learner: Learner) -> bool:
+        """Train until the phase's end; return False when it stopped at a milestone before."""
         phase = self.phases[state.phase]
         config = phase.training
         meter = Meter(config.batch_size, self.runtime)
@@ -179,19 +199,29 @@ class _Run:
             while state.images_seen < phase.last:
                 batch = next(stream)
                 before = state.images_seen - phase.first
-                named, rate = learner.train(split(batch, self.seed, config, self.runtime), before)
+                pieces = split(batch, self.seed, config, self.runtime)
+                named, rate = learner.train(pieces, before, phase.peak_rate(state.images_seen))
                 state.images_seen += config.batch_size
                 after, last = before + config.batch_size, state.images_seen >= phase.last
                 meter.add(named, batch.wait)
+                milestone = _passed(phase.milestones, state.images_seen - config.batch_size, state.images_seen)
                 preempted = False
-                if last or _crossed(before, after, config.log_images):
+                if last or milestone or _crossed(before, after, config.log_images):
                     row = {**meter.row(state.images_seen, rate), "phase": float(state.phase)}
                     state.history.append(row)
                     if self.runtime.rank == 0:
                         self.on_log(row, state)
                     preempted = self.runtime.preempted()
-                if not last and (preempted or _crossed(before, after, config.checkpoint_images)):
+                if milestone:
+                    average = learner.averaged()
+                    if self.runtime.rank == 0:
+                        self.on_milestone(average, state)
+                stop = bool(milestone and self.until) and state.images_seen >= self.until and not last
+                if not last and (stop or preempted or _crossed(before, after, config.checkpoint_images)):
                     self.save(state, learner.state())
+                if stop:
+                    return False
+        return True
 
     def require_frozen(self, state: TrainState, weights: Weights) -> None:
         """Note what the phase left unmoved, by comparing its end with its beginning.
@@ -215,6 +245,10 @@ class _Run:
         if self.runtime.rank == 0:
             self.checkpoints.save(state.images_seen, {**{name: getattr(state, name) for name in KEPT}, **of})
         self.runtime.barrier()
+
+
+def _passed(milestones: Sequence[int], before: int, after: int) -> bool:
+    return any(before < milestone <= after for milestone in milestones)
 
 
 def _crossed(before: int, after: int, interval: int) -> bool:

@@ -202,6 +202,9 @@ class DiffusionObjective(nn.Module):
         self.scale: Tensor
         self.register_buffer("shift", torch.tensor(shift, dtype=torch.float32)[:, None, None], persistent=False)
         self.register_buffer("scale", torch.tensor(scale, dtype=torch.float32)[:, None, None], persistent=False)
+        self.weights: Tensor | None
+        weights = torch.tensor(choices.channel_weights()) if choices.kind == "weighted" else None
+        self.register_buffer("weights", weights, persistent=False)
 
     def draw(self, batch: Batch, randomness: StepRandomness) -> tuple[Any, ...]:
         """Return normalised latents and, for each draw, (noise, time, labels with dropout, kept)."""
@@ -225,6 +228,6 @@ class DiffusionObjective(nn.Module):
         losses = []
         for noise, time, labels, kept in draws:
             noisy = keep(interpolate(latents_BChw, noise, time), kept)
-            losses.append(velocity_loss(self.network(noisy, time, labels), latents_BChw, noise, kept))
+            losses.append(velocity_loss(self.network(noisy, time, labels), latents_BChw, noise, kept, self.weights))
         total = self.choices.average(losses)
         return LossTerms(total, {"loss": total.detach()})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from collections.abc import Callable, Generator
 
 import torch
@@ -14,8 +15,10 @@ from dcae15.channels import PrefixChoices
 from dcae15.config import (
     AutoencoderConfig,
     Config,
+    DiffusionConfig,
     PhaseConfig,
     PrefixConfig,
+    fingerprint,
     images_of,
     mask_kind,
     phase_size_problems,
@@ -25,6 +28,7 @@ from dcae15.config import (
     whole_batches,
     without_masks,
 )
+from dcae15.data.disk_cache import disk_cache
 from dcae15.data.loader import Batch, image_batches, latent_batches
 from dcae15.data.statistics import normalisation
 from dcae15.errors import ConfigError
@@ -38,13 +42,13 @@ from dcae15.runtime import Runtime
 from dcae15.tracking import Tracker
 from dcae15.training import parts
 from dcae15.training.checkpoint import Checkpoints
-from dcae15.training.loop import Phase, Trained, train
+from dcae15.training.loop import Phase, Trained, TrainState, Weights, train
 from dcae15.training.meter import Row
 from dcae15.training.objectives import AutoencoderObjective, CriticObjective, DiffusionObjective, Objective
 from dcae15.training.progress import Progress
 from dcae15.training.randomness import generator
 
-CHECKPOINTS = "checkpoints"
+CHECKPOINTS, WEIGHTS = "checkpoints", "weights.safetensors"
 
 
 def choices_of(prefix: PrefixConfig, channels: int) -> PrefixChoices:
@@ -122,12 +126,15 @@ def train_autoencoder(
                     flip=settings.flip,
                     resolution=phase.resolution,
                     pin=runtime.device.type == "cuda",
+                    disk=disk_cache(config.scaling, image_set.uri),
                 )
             )
 
         phases.append(Phase(phase.name, phase.training, first, last, objective, batches))
         first = last
-    trained, warnings = _run(make_network, phases, config.seed, uri, runtime, tracker)
+    done = _run(make_network, phases, config.seed, uri, runtime, tracker)
+    assert done is not None
+    trained, warnings = done
     _finish(
         artifacts.Autoencoder(
             uri,
@@ -195,10 +202,38 @@ def _autoencoder_objective(
     )
 
 
+def milestones_of(settings: DiffusionConfig) -> list[int]:
+    """Return the images seen at which milestones really are: whole batches."""
+    batch = settings.training.batch_size
+    return sorted({math.ceil(images / batch) * batch for images in settings.milestones})
+
+
+def snapshot_uri(denoiser: str, images: int) -> str:
+    """Return where the denoiser as it was at a milestone is, itself a denoiser artifact: below the finished one's."""
+    return storage.join(denoiser, "milestones", f"{images:012d}")
+
+
+def snapshot_fingerprint(denoiser: str, images: int) -> str:
+    """Return what names the denoiser as it was at a milestone: another one than the finished one, which generates other images."""
+    return fingerprint("denoiser", {"finished": denoiser, "images_seen": images})
+
+
 def train_diffusion(
-    config: Config, *, latents: str, uri: str, fingerprint: str, runtime: Runtime, tracker: Tracker
+    config: Config, *, latents: str, uri: str, fingerprint: str, runtime: Runtime, tracker: Tracker, until: int = 0
 ) -> None:
-    """Train the denoiser on the latent set at ``latents`` and write the artifact to ``uri``."""
+    """Train the denoiser on the latent set at ``latents`` and write the artifact to ``uri``.
+
+    At each of ``diffusion.milestones`` the averaged weights are written as an artifact of their own, see `snapshot_uri`.
+
+    Args:
+        config: what to train.
+        latents: URI of the latent set.
+        uri: where to write.
+        fingerprint: what names the result.
+        runtime: this process among its peers.
+        tracker: where metrics go.
+        until: stop at the first milestone of at least so many images, if it is before the end; a later call goes on from there.
+    """
     latent_set = artifacts.LatentSet.open(latents)
     settings, latent = config.diffusion, latent_set.spec
     choices = choices_of(settings.prefix, latent.channels)
@@ -239,30 +274,40 @@ def train_diffusion(
                 rank=runtime.rank,
                 world=runtime.world,
                 pin=runtime.device.type == "cuda",
+                disk=disk_cache(config.scaling, latent_set.uri),
             )
         )
 
-    training = settings.training
-    phase = Phase("training", training, 0, whole_batches(training), objective, batches)
-    trained, warnings = _run(make_network, [phase], config.seed, uri, runtime, tracker)
-    _finish(
-        artifacts.Denoiser(
+    def artifact(uri: str, name: str, images_seen: int, warnings: tuple[str, ...] = ()) -> artifacts.Denoiser:
+        return artifacts.Denoiser(
             uri,
-            fingerprint,
+            name,
             spec=spec.to_dict(),
             latents=latent,
             shift=shift,
             scale=scale,
             prefix_choices=choices.trained,
             class_names=latent_set.class_names,
-            images_seen=trained.state.images_seen,
+            images_seen=images_seen,
             latent_set=latent_set.fingerprint,
             autoencoder_uri=latent_set.autoencoder_uri,
             warnings=warnings,
-        ),
-        trained,
-        runtime,
-    )
+        )
+
+    def on_milestone(weights: Weights, state: TrainState) -> None:
+        seen = state.images_seen
+        snapshot = artifact(snapshot_uri(uri, seen), snapshot_fingerprint(fingerprint, seen), seen)
+        if not artifacts.finished(snapshot.uri):
+            storage.write_bytes(storage.join(snapshot.uri, WEIGHTS), to_safetensors(weights))
+            snapshot.commit()
+
+    training, milestones = settings.training, tuple(milestones_of(settings))
+    rates = tuple(zip(milestones, settings.learning_rates, strict=False))
+    phase = Phase("training", training, 0, whole_batches(training), objective, batches, milestones, rates)
+    done = _run(make_network, [phase], config.seed, uri, runtime, tracker, on_milestone, until)
+    if done is not None:
+        trained, warnings = done
+        _finish(artifact(uri, fingerprint, trained.state.images_seen, warnings), trained, runtime)
 
 
 def _run(
@@ -272,8 +317,10 @@ def _run(
     uri: str,
     runtime: Runtime,
     tracker: Tracker,
-) -> tuple[Trained, tuple[str, ...]]:
-    """Train; return what came out, and what was noticed on the way."""
+    on_milestone: Callable[[Weights, TrainState], None] = lambda weights, state: None,
+    until: int = 0,
+) -> tuple[Trained, tuple[str, ...]] | None:
+    """Train; return what came out, and what was noticed on the way; None when it stopped before the end."""
     for phase in phases:
         shares = runtime.world * phase.training.accumulation
         if phase.training.batch_size % shares:
@@ -285,7 +332,18 @@ def _run(
     progress = Progress(uri.rstrip("/").rsplit("/", 2)[-2], phases, tracker, runtime.say)
     keep = max(phase.training.keep_checkpoints for phase in phases)
     checkpoints = Checkpoints(storage.join(uri, CHECKPOINTS), keep)
-    trained = train(make_network, phases, seed=seed, runtime=runtime, checkpoints=checkpoints, on_log=progress)
+    trained = train(
+        make_network,
+        phases,
+        seed=seed,
+        runtime=runtime,
+        checkpoints=checkpoints,
+        on_log=progress,
+        on_milestone=on_milestone,
+        until=until,
+    )
+    if trained is None:
+        return None
     if runtime.rank == 0:
         progress.end(trained.state)
     return trained, tuple(progress.warnings)
@@ -294,7 +352,7 @@ def _run(
 def _finish(artifact: artifacts.Autoencoder | artifacts.Denoiser, trained: Trained, runtime: Runtime) -> None:
     """Write weights, history and, last, the manifest; then the checkpoints are not needed any more."""
     if runtime.rank == 0:
-        storage.write_bytes(storage.join(artifact.uri, "weights.safetensors"), to_safetensors(trained.average))
+        storage.write_bytes(storage.join(artifact.uri, WEIGHTS), to_safetensors(trained.average))
         storage.write_bytes(storage.join(artifact.uri, "weights_raw.safetensors"), to_safetensors(trained.weights))
         history = "".join(json.dumps(row) + "\n" for row in trained.state.history)
         storage.write_bytes(storage.join(artifact.uri, "history.jsonl"), history.encode())

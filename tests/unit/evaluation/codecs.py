@@ -1,6 +1,7 @@
 """Codecs with known answers: lossless linear transforms of 4 x 4 blocks, whose 48 channels are ordered or mixed."""
 
 import math
+from collections.abc import Iterator
 
 import numpy as np
 import torch
@@ -59,3 +60,17 @@ def scenes(count: int = 24, side: int = 32, seed: int = 0, classes: int = 2) -> 
         turned = np.rot90(image, k=label)
         turned[: side // 2] += 60
     return images.clip(30, 225).astype(np.uint8), labels
+
+
+class Held:
+    """Images in memory where measurements take a stream of them."""
+
+    def __init__(self, images: np.ndarray, labels: np.ndarray) -> None:
+        self.images, self.labels = images, labels
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def batches(self, size: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        for start in range(0, len(self.images), size):
+            yield self.images[start : start + size], self.labels[start : start + size]

@@ -6,10 +6,9 @@ import pytest
 
 from dcae15.config import EvaluationConfig
 from dcae15.errors import DataError
-from dcae15.evaluation.arms import ArmMeasures, Probes, measure_arm, prefix_ladders
+from dcae15.evaluation.arms import ArmMeasures, Probes, look_at, measure_arm, prefix_ladders
 from dcae15.evaluation.features import train_features
-from dcae15.evaluation.frechet import FeatureStatistics
-from tests.unit.evaluation.codecs import CHANNELS, ordered, scenes, spread
+from tests.unit.evaluation.codecs import CHANNELS, Held, ordered, scenes, spread
 
 PREFIXES = [3, 12, CHANNELS]
 SETTINGS = EvaluationConfig(grid_images=2, channel_images=8)
@@ -19,9 +18,7 @@ def probes_of(classes: int) -> Probes:
     images, labels = scenes(60, seed=1, classes=classes)
     train, train_labels = scenes(120, seed=2, classes=classes)
     network = train_features(train, train_labels, num_classes=classes, images_seen=640, seed=0)
-    features = network.features(images)
-    reference = FeatureStatistics.empty(features.shape[1]).update(features)
-    return Probes(images, labels, train, train_labels, classes, network, reference)
+    return look_at(Held(images, labels), Held(train, train_labels), classes, network, shown=2)
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +70,7 @@ def test_all_channels_of_a_lossless_arm_are_the_images(structured: ArmMeasures, 
     assert structured.reconstruction[-1]["psnr"] > 60
     assert structured.reconstruction[-1]["frechet_distance"] == pytest.approx(0, abs=1e-3)
     assert structured.structure[-1]["explained_share"] == pytest.approx(1, abs=1e-3)
-    np.testing.assert_allclose(structured.reconstructions[-1], probes.images[:2], atol=1)
+    np.testing.assert_allclose(structured.reconstructions[-1], probes.shown, atol=1)
 
 
 def test_pictures_are_of_the_first_images(structured: ArmMeasures):
@@ -113,15 +110,17 @@ def test_a_decoder_that_changes_the_size_is_refused(probes: Probes):
 @pytest.mark.parametrize(
     ("trained", "channels", "ladders"),
     [
-        ({"structured": (4, 8, 32), "baseline": (32,)}, (32, 32), ([4, 8, 32], [4, 8, 32])),
-        ({"ours": (4, 8, 32), "theirs": ()}, (32, 128), ([4, 8, 32], [4, 8, 32, 128])),
-        ({"ours": (4, 8, 32), "small": ()}, (32, 6), ([4, 8, 32], [4, 6])),
+        ({"structured": (5, 9, 32), "baseline": (32,)}, (32, 32), ([4, 5, 8, 9, 16, 32], [4, 5, 8, 9, 16, 32])),
+        ({"ours": (4, 8, 32), "theirs": ()}, (32, 128), ([4, 8, 16, 32], [4, 8, 16, 32, 64, 128])),
+        ({"ours": (4, 8, 32), "small": ()}, (32, 6), ([4, 8, 16, 32], [1, 3, 4, 6])),
         ({"theirs": ()}, (128,), ([16, 32, 64, 128],)),
         ({"baseline": (4,), "tiny": ()}, (4, 1), ([1, 2, 4], [1])),
-        ({"baseline": (32,), "structured": (4, 32)}, (32, 32), ([4, 32], [4, 32])),
+        ({"baseline": (32,), "structured": (6, 32)}, (32, 32), ([4, 6, 8, 16, 32], [4, 6, 8, 16, 32])),
     ],
 )
-def test_all_arms_are_measured_at_the_prefixes_that_one_was_trained_with(trained, channels, ladders):
+def test_all_arms_are_measured_at_the_same_shares_and_at_the_prefixes_that_one_was_trained_with(
+    trained, channels, ladders
+):
     arms = dict(zip(trained, channels, strict=True))
     assert list(prefix_ladders(trained, arms).values()) == list(ladders)
 
@@ -139,4 +138,38 @@ def test_parts_give_the_same_numbers_and_memory_does_not_grow_with_the_prefixes(
         return most
 
     few, many = peak([CHANNELS]), peak([3, 6, 9, 12, 15, 18, CHANNELS])
-    assert many - few < probes.images.nbytes / 2
+    assert (many - few) / 6 < 60 * probes.shown[0].nbytes / 2, "a prefix costs its sums, not its reconstructions"
+
+
+class Repeated(Held):
+    """The same images again and again, without memory for more."""
+
+    def __init__(self, held: Held, times: int) -> None:
+        super().__init__(held.images, held.labels)
+        self.times = times
+
+    def __len__(self) -> int:
+        return self.times * super().__len__()
+
+    def batches(self, size: int):
+        for _ in range(self.times):
+            yield from super().batches(size)
+
+
+def test_memory_does_not_grow_with_the_images_and_the_numbers_are_those_of_all(probes: Probes, structured: ArmMeasures):
+    assert isinstance(probes.images, Held)
+
+    def measured(times: int) -> tuple[ArmMeasures, int]:
+        repeated = Repeated(probes.images, times)
+        tracemalloc.start()
+        seen = look_at(repeated, probes.train, probes.num_classes, probes.network, shown=2)
+        found = measure_arm(ordered(), [CHANNELS], seen, replace(SETTINGS, batch_size=10))
+        _, most = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        return found, most
+
+    (once, little), (often, much) = measured(1), measured(6)
+    assert much - little < 60 * probes.shown[0].nbytes / 2
+    for rows, theirs in ((once.structure, often.structure), (once.channels, often.channels)):
+        for row, their_row in zip(rows, theirs, strict=True):
+            assert their_row == pytest.approx(row, rel=1e-6, abs=1e-6)

@@ -9,14 +9,6 @@ from dcae15.evaluation.frechet import FeatureStatistics, frechet_distance
 SIDE = 32
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 def draw(count: int, seed: int, side: int = SIDE) -> tuple[np.ndarray, np.ndarray]:
     """Discs, squares, crosses and upward triangles of any colour, place and size on noisy ground."""
     rng = np.random.default_rng(seed)

@@ -12,7 +12,8 @@ from dcae15 import artifacts, storage
 from dcae15.config import build, from_overrides
 from dcae15.data import shards
 from dcae15.errors import ConfigError
-from dcae15.evaluation.measure import evaluate, read_pictures
+from dcae15.evaluation import measure
+from dcae15.evaluation.measure import evaluate, features_of, read_pictures
 from dcae15.models.autoencoder import Autoencoder, AutoencoderSpec
 from tests.unit.evaluation.codecs import scenes
 
@@ -86,10 +87,10 @@ def without_samples(place: Path):
 
 def test_arms_of_other_sizes_are_measured_side_by_side(without_samples):
     evaluation, _, _ = without_samples
-    assert evaluation.prefixes == {"structured": [2, 4, 8], "theirs": [2, 4]}
+    assert evaluation.prefixes == {"structured": [1, 2, 4, 8], "theirs": [1, 2, 4]}
     assert {arm: len(rows) for arm, rows in evaluation.channels.items()} == {"structured": 8, "theirs": 4}
     assert evaluation.summary["theirs"]["channels"] == 4
-    assert [row["prefix"] for row in evaluation.structure["theirs"]] == [2, 4]
+    assert [row["prefix"] for row in evaluation.structure["theirs"]] == [1, 2, 4]
 
 
 def test_without_generated_images_there_is_no_generation(without_samples):
@@ -106,8 +107,8 @@ def test_pictures_hold_reconstructions_and_channel_means(without_samples):
     assert set(pictures) == {"inputs"} | {
         f"{what}.{arm}" for what in ("reconstructions", "channel_means") for arm in ("structured", "theirs")
     }
-    assert pictures["reconstructions.structured"].shape == (3, 2, 32, 32, 3)
-    assert pictures["channel_means.theirs"].shape == (2, 2, 4, 4)
+    assert pictures["reconstructions.structured"].shape == (4, 2, 32, 32, 3)
+    assert pictures["channel_means.theirs"].shape == (3, 2, 4, 4)
     assert all(picture.dtype == np.uint8 for picture in pictures.values())
 
 
@@ -155,3 +156,15 @@ def test_images_that_do_not_fit_the_autoencoder_are_refused(place: Path):
     with pytest.raises(ConfigError, match="no autoencoder"):
         run(place, "refused", [])
     assert not artifacts.finished(str(place / "refused"))
+
+
+def test_the_feature_network_trains_from_the_loader_where_the_images_do_not_fit(place: Path, monkeypatch):
+    def network(name: str):
+        config = build([from_overrides([f"storage={place / name}", "evaluation.feature_images=128"])])[0]
+        return features_of(config, artifacts.ImageSet.open(str(place / "images")), "cpu", lambda line: None)
+
+    held = network("held")
+    monkeypatch.setattr(measure, "MOST_FEATURE_BYTES", 40 * 32 * 32 * 3 - 1)
+    monkeypatch.setattr(measure, "load_images", lambda *_: pytest.fail("images are held"))
+    streamed, again = network("streamed"), network("again")
+    assert streamed.digest == again.digest != held.digest, "as reproducible, in another order"

@@ -21,7 +21,7 @@ from dcae15.training import stages
 from tests.unit.training.small import StopError, run, small_config, three_phases
 
 TOLERANCE = 1e-3
-PERCEPTUAL = 3e-2
+PERCEPTUAL = 3e-2  # the first steps of Adam turn a rounding of its small gradients into a step of full size
 BFLOAT16 = 2e-1
 
 
@@ -165,4 +165,4 @@ def test_a_compiled_gan_phase_agrees_with_the_plain_one(tmp_path, larger_images,
     config.autoencoder.phases[0].prefix.per = per
     run("autoencoder", config, larger_images, str(tmp_path / "k" / "a"))
     run("autoencoder", with_training(config, compile=True), larger_images, str(tmp_path / "k" / "b"))
-    require_equal(tmp_path / "k" / "a", tmp_path / "k" / "b")
+    require_equal(tmp_path / "k" / "a", tmp_path / "k" / "b", PERCEPTUAL)

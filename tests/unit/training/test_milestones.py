@@ -1,0 +1,202 @@
+"""Milestones: snapshots on the way and training in parts leave no trace in what the training ends with."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+import torch
+import torch.multiprocessing as multiprocessing
+from safetensors.torch import load as from_safetensors
+
+import dcae15
+from dcae15 import artifacts, storage
+from dcae15.config import Config, build, check, from_overrides
+from dcae15.errors import ArtifactError, ConfigError
+from dcae15.orchestration.plan import plan
+from dcae15.runtime import LocalRuntime, ProcessGroupRuntime, Runtime
+from dcae15.tracking import NullTracker, Tracker
+from dcae15.training import stages
+from dcae15.training.checkpoint import Checkpoints
+from tests.unit.training.small import StopError, StoppingTracker, run, small_config
+
+
+def with_milestones(*images: int) -> Config:
+    config = small_config()
+    return dataclasses.replace(config, diffusion=dataclasses.replace(config.diffusion, milestones=list(images)))
+
+
+def train(
+    config: Config,
+    latents: str,
+    out: str | Path,
+    until: int = 0,
+    tracker: Tracker | None = None,
+    runtime: Runtime | None = None,
+) -> None:
+    stages.train_diffusion(
+        config,
+        latents=latents,
+        uri=str(out),
+        fingerprint="x",
+        runtime=runtime or LocalRuntime(device=torch.device("cpu")),
+        tracker=tracker or NullTracker(),
+        until=until,
+    )
+
+
+def weights(out: str | Path) -> bytes:
+    return b"".join(Path(out, name).read_bytes() for name in ("weights.safetensors", "weights_raw.safetensors"))
+
+
+def snapshots(out: str | Path) -> list[int]:
+    return sorted(int(path.name) for path in Path(out, "milestones").iterdir() if artifacts.finished(str(path)))
+
+
+def saved(out: str | Path) -> dict:
+    found = Checkpoints(storage.join(str(out), stages.CHECKPOINTS)).latest()
+    assert found is not None
+    return found
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory: pytest.TempPathFactory, latent_set: str) -> bytes:
+    """The weights of a training without milestones: 160 images in batches of 16."""
+    return run("denoiser", small_config(), latent_set, str(tmp_path_factory.mktemp("plain") / "k" / "a"))
+
+
+@pytest.mark.parametrize(
+    ("milestones", "kept"),
+    [
+        ([1, 15, 16, 17], [16, 32]),  # several in one batch are one; a batch is never cut
+        ([48, 96, 160], [48, 96, 160]),  # at checkpoints, between them, and at the very last image
+        ([151], [160]),
+    ],
+    ids=str,
+)
+def test_milestones_keep_the_denoiser_at_whole_batches_and_change_nothing(
+    tmp_path, latent_set, plain, milestones, kept
+):
+    config, out = with_milestones(*milestones), tmp_path / "k" / "a"
+    assert stages.milestones_of(config.diffusion) == kept
+    train(config, latent_set, out)
+    assert weights(out) == plain
+    assert snapshots(out) == kept
+    assert [artifacts.Denoiser.open(stages.snapshot_uri(str(out), images)).images_seen for images in kept] == kept
+    rows = [row["images"] for row in stages.read_history(str(out))]
+    assert rows == sorted(set(rows))
+    assert set(kept) <= set(rows)
+
+
+def test_a_training_in_parts_ends_with_the_same_bits(tmp_path, latent_set, plain):
+    config, out = with_milestones(20, 48, 100, 160), tmp_path / "k" / "a"
+    for i, images in enumerate([32, 48, 112]):
+        train(config, latent_set, out, until=images)
+        assert snapshots(out) == [32, 48, 112][: i + 1]
+        assert not artifacts.finished(str(out))
+        assert saved(out)["images_seen"] == images, "it goes on where it stopped"
+        snapshot = Path(stages.snapshot_uri(str(out), images), "weights.safetensors").read_bytes()
+        average = saved(out)["average"]
+        assert all(torch.equal(value, average[name]) for name, value in from_safetensors(snapshot).items())
+        train(config, latent_set, out, until=images)
+        assert saved(out)["images_seen"] == images, "the same call again does nothing"
+    train(config, latent_set, out, until=160)
+    assert artifacts.finished(str(out)), "the last milestone is the end"
+    assert weights(out) == plain
+    assert Path(stages.snapshot_uri(str(out), 160), "weights.safetensors").read_bytes() == plain[: len(plain) // 2]
+    rows = [row["images"] for row in stages.read_history(str(out))]
+    assert rows == sorted(set(rows))
+
+
+@pytest.mark.parametrize("rows", [[1], [3], [2, 1], [3, 4]], ids=str)
+def test_a_training_that_is_killed_between_milestones_ends_with_the_same_bits(tmp_path, latent_set, plain, rows):
+    config, out = with_milestones(40, 100), tmp_path / "k" / "a"
+    for after in rows:
+        with pytest.raises(StopError):
+            train(config, latent_set, out, tracker=StoppingTracker(after))
+    for until in (48, 112, 0):
+        train(config, latent_set, out, until)
+    assert weights(out) == plain
+    assert snapshots(out) == [48, 112]
+
+
+def test_a_kill_between_a_snapshot_and_its_checkpoint_costs_only_the_way_back_there(
+    tmp_path, latent_set, plain, monkeypatch
+):
+    def killed(self: Checkpoints, images: int, state: dict) -> None:
+        raise StopError
+
+    config, out = with_milestones(40, 100), tmp_path / "k" / "a"
+    with monkeypatch.context() as patch, pytest.raises(StopError):
+        patch.setattr(Checkpoints, "save", killed)
+        train(config, latent_set, out, until=48)
+    manifest = storage.join(stages.snapshot_uri(str(out), 48), artifacts.MANIFEST)
+    version = storage.file_info(manifest).version
+    train(config, latent_set, out, until=112)
+    assert storage.file_info(manifest).version == version, "made once"
+    train(config, latent_set, out)
+    assert weights(out) == plain
+
+
+def _two_workers(rank: int, folder: str, latents: str) -> None:
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
+    runtime, config = ProcessGroupRuntime(torch.device("cpu")), with_milestones(20, 100)
+    train(small_config(), latents, f"{folder}/k/plain", runtime=runtime)
+    for until in (32, 112, 0):
+        train(config, latents, f"{folder}/k/parts", until, runtime=runtime)
+    config.diffusion.training = dataclasses.replace(config.diffusion.training, parallel="fsdp")
+    train(config, latents, f"{folder}/k/fsdp", until=32, runtime=runtime)
+    torch.distributed.destroy_process_group()
+
+
+def test_two_workers_train_in_parts_what_they_train_at_once(tmp_path, latent_set):
+    multiprocessing.start_processes(_two_workers, (str(tmp_path), latent_set), nprocs=2, start_method="spawn")
+    assert weights(tmp_path / "k" / "parts") == weights(tmp_path / "k" / "plain")
+    assert snapshots(tmp_path / "k" / "parts") == [32, 112]
+    whole, sharded = (
+        from_safetensors(Path(tmp_path, "k", name, "milestones", f"{32:012d}", "weights.safetensors").read_bytes())
+        for name in ("parts", "fsdp")
+    )
+    for name, value in whole.items():
+        torch.testing.assert_close(sharded[name], value, rtol=1e-3, atol=1e-5)
+
+
+def test_a_snapshot_is_a_denoiser_of_its_own(tmp_path, latent_set):
+    out = tmp_path / "k" / "a"
+    train(with_milestones(32), latent_set, out)
+    snapshot = stages.snapshot_uri(str(out), 32)
+    loaded = dcae15.load_denoiser(snapshot)
+    assert loaded.artifact.images_seen == 32
+    assert loaded.sample([0, 1]).shape == (2, 8, 4, 4)
+    with pytest.raises(ArtifactError, match=f"{32 + 16:012d} does not exist"):
+        dcae15.load_denoiser(stages.snapshot_uri(str(out), 48))
+    config = Config(storage=str(tmp_path))
+    of_end, of_snapshot = (
+        next(stage.uri for stage in plan(config, {"denoiser": uri}) if stage.name == "sample")
+        for uri in (str(out), snapshot)
+    )
+    assert of_end != of_snapshot, "what a snapshot generated is not what the finished denoiser generates"
+
+
+@pytest.mark.parametrize(
+    ("milestones", "message"),
+    [
+        ([0, 32], r"diffusion\.milestones is \[0, 32\]; it must be at least 1"),
+        ([64, 32], r"\[64, 32\] must be ascending, without repeats"),
+        ([32, 32], r"\[32, 32\] must be ascending, without repeats"),
+        (
+            [32, 161],
+            r"ends with 161 images, beyond the training's diffusion.training.images 150; leave it out or train",
+        ),
+    ],
+    ids=str,
+)
+def test_milestones_that_cannot_be_are_refused(milestones, message):
+    words = ["diffusion.training.images=150", "diffusion.training.batch_size=16", "diffusion.training.warmup_images=0"]
+    config, _ = build([from_overrides([*words, f"diffusion.milestones={milestones}"])])
+    with pytest.raises(ConfigError, match=message):
+        check(config)
+    config.diffusion.milestones = [160]  # the last batch is whole
+    check(config)
