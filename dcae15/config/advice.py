@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from dcae15.config.checks import latent_channels, leaves
+from dcae15.config.fields import leaves
 from dcae15.config.phases import mask_kind, prefix_choices
 from dcae15.config.schema import Config
+from dcae15.config.sizes import latent_channels
 
 
 def warnings_for(config: Config) -> list[str]:
@@ -27,6 +28,8 @@ def _without_effect(config: Config) -> Iterator[str]:
 
     if config.data.source != "shapes":
         yield from ignored("data.source is not 'shapes'", "data.shapes.")
+    else:
+        yield from ignored("data.source is 'shapes'", "data.kind")
     if config.data.crop == "center":
         yield from ignored("data.crop is 'center'", "data.store_side", "data.random_crop_min_area")
     if config.autoencoder.preset != "custom":
@@ -40,6 +43,8 @@ def _without_effect(config: Config) -> Iterator[str]:
             yield from ignored(f"{path}.kind is 'none'", *(f"{path}.{detail}" for detail in details))
         elif owner.prefix.choices:
             yield from ignored(f"{path}.choices is given", f"{path}.first", f"{path}.step")
+    if not (config.diffusion.milestones and config.diffusion.enabled):
+        yield from ignored("there are no diffusion.milestones", "evaluation.milestone_images")
     if config.sampling.guidance == 1:
         yield from ignored("sampling.guidance is 1", "sampling.guidance_")
     if not config.tracking.enabled:
@@ -48,12 +53,13 @@ def _without_effect(config: Config) -> Iterator[str]:
 
 def _unusual(config: Config) -> Iterator[str]:
     seen, ours = mask_kind(config.autoencoder), config.diffusion.prefix
-    if ours.kind != "none" and ours.kind != seen:
+    if ours.kind not in ("none", "weighted", seen):
         yield (
             f"diffusion.prefix.kind is '{ours.kind}' but autoencoder.prefix.kind is '{seen}': the denoiser trains "
             "on channel subsets that the autoencoder was never asked to decode; right for a control, wrong otherwise"
         )
-    trained = prefix_choices(ours, latent_channels(config.autoencoder))
+    channels = latent_channels(config.autoencoder)
+    trained = [channels] if ours.kind == "weighted" else prefix_choices(ours, channels)
     if config.sampling.prefix and config.sampling.prefix not in trained:
         yield (
             f"sampling.prefix {config.sampling.prefix} is not among the prefixes that diffusion.prefix trains "

@@ -16,9 +16,10 @@ class PrefixConfig:
 
     kind: str = option(
         "prefix",
-        "'prefix': the first c channels (the method); 'random': c channels anywhere (the control); "
-        "'none': all channels (the baseline)",
-        choices=("prefix", "random", "none"),
+        "'prefix': the first c channels (the method); 'random': c channels anywhere (a control); 'weighted', for diffusion only: "
+        "all channels, the loss weighted towards the front as the prefixes would do it (a control); 'none': all channels (the "
+        "baseline)",
+        choices=("prefix", "random", "weighted", "none"),
     )
     first: int = option(4, "smallest prefix", unit="channels", least=1)
     step: int = option(

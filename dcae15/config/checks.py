@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import dataclasses
 import difflib
 import math
 import re
 from collections.abc import Callable, Collection, Iterator
-from typing import Any
 
 from dcae15.config.autoencoder import AutoencoderConfig, LossesConfig, PrefixConfig, TrainingConfig
-from dcae15.config.phases import PARTS, mask_kind, phases_of, prefix_choices, trained_prefixes
+from dcae15.config.fields import leaves
+from dcae15.config.phases import PARTS, mask_kind, phases_of, prefix_choices, trained_prefixes, whole_batches
 from dcae15.config.schema import Config
+from dcae15.config.sizes import latent_channels, spatial_compression
 from dcae15.errors import ConfigError
 
 _BOUNDS: dict[str, tuple[str, Callable[[float, float], bool]]] = {
@@ -22,71 +22,31 @@ _BOUNDS: dict[str, tuple[str, Callable[[float, float], bool]]] = {
 }
 
 
-def leaves(config: Any, prefix: str = "") -> Iterator[tuple[str, dataclasses.Field[Any], Any]]:
-    """Yield (dotted path, field, value) of every field that is not a section, in the schema's order."""
-    for f in dataclasses.fields(config):
-        value = getattr(config, f.name)
-        if dataclasses.is_dataclass(value):
-            yield from leaves(value, f"{prefix}{f.name}.")
-        elif isinstance(value, list) and value and dataclasses.is_dataclass(value[0]):
-            for i, item in enumerate(value):
-                yield from leaves(item, f"{prefix}{f.name}[{i}].")
-        else:
-            yield prefix + f.name, f, value
-
-
 def nearest(word: str, words: Collection[str]) -> str:
     """Return a hint such as ``; did you mean 'cosine'?``, or nothing when no word comes near."""
     close = difflib.get_close_matches(word, words, n=1, cutoff=0.6)
     return f"; did you mean '{close[0]}'?" if close else ""
 
 
-def spatial_compression(autoencoder: AutoencoderConfig) -> int:
-    """Return f, the image's side over the latent's side; a published model says it in its name.
-
-    Raises:
-        ConfigError: the preset's name does not look like a published model's.
-    """
-    if autoencoder.preset == "custom":
-        return 2 ** (len(autoencoder.encoder_widths) - 1)
-    return _published(autoencoder.preset)[0]
-
-
-def latent_channels(autoencoder: AutoencoderConfig) -> int:
-    """Return C, the channels of the latent; a published model says it in its name.
-
-    Raises:
-        ConfigError: the preset's name does not look like a published model's.
-    """
-    if autoencoder.preset == "custom":
-        return autoencoder.latent_channels
-    return _published(autoencoder.preset)[1]
-
-
-def _published(preset: str) -> tuple[int, int]:
-    found = re.search(r"-f(\d+)c(\d+)(-|$)", preset)
-    if not found:
-        raise ConfigError(
-            f"autoencoder.preset is '{preset}', which names no published model; "
-            "use one such as dc-ae-f32c128-1.5, or 'custom' with your own widths and depths"
-        )
-    return int(found[1]), int(found[2])
-
-
-def check(config: Config, sections: Collection[str] | None = None) -> None:
+def check(config: Config, sections: Collection[str] | None = None, given: Collection[str] = ()) -> None:
     """Refuse a config that cannot work.
 
     Args:
         config: all values, interpolations resolved.
         sections: only these top-level sections matter to the caller; None means all. A rule between sections counts
-            only where all of them matter: a stage that reads its autoencoder from an artifact passes no autoencoder.
+            only where all of them matter.
+        given: artifacts that are given instead of made: in the configuration, sizes and channels need not fit each other where
+            one of them is not from there; the stage checks those that it opens.
 
     Raises:
         ConfigError: names every field that is out of range or contradicts another, its value, and what to do.
     """
     problems = list(_range_problems(config, sections))
     if not problems:  # the rules below divide by what was checked above
+        elsewhere = not {"images", "autoencoder", "latents"}.isdisjoint(given)
         for needs, rule in _RULES:
+            if (elsewhere and needs > {"data"}) or ("latents" in given and needs == {"autoencoder", "diffusion"}):
+                continue
             if sections is None or needs <= set(sections):
                 problems += rule(config)
     if problems:
@@ -174,6 +134,11 @@ def _phases(autoencoder: AutoencoderConfig) -> Iterator[str]:
     for i, phase in enumerate(phases_of(autoencoder)):
         path = f"autoencoder.phases[{i}]" if autoencoder.phases else "autoencoder"
         yield from _prefix(f"{path}.prefix", phase.prefix, latent_channels(autoencoder))
+        if phase.prefix.kind == "weighted":
+            yield (
+                f"{path}.prefix.kind is 'weighted', which weights the loss of latent channels; an autoencoder's loss is of pixels: "
+                "use it for diffusion.prefix.kind only"
+            )
         yield from _training(f"{path}.training", phase.training)
         yield from _losses(f"{path}.losses", phase.losses, phase.training.images)
         if not phase.parts:
@@ -221,7 +186,21 @@ def _diffusion(config: Config) -> Iterator[str]:
             f"diffusion.denoiser.width {denoiser.width} is not a multiple of diffusion.denoiser.heads "
             f"{denoiser.heads}; each head needs the same share of the channels"
         )
-    yield from _training("diffusion.training", config.diffusion.training)
+    training, milestones = config.diffusion.training, config.diffusion.milestones
+    if sorted(set(milestones)) != milestones:
+        yield f"diffusion.milestones {milestones} must be ascending, without repeats"
+    elif milestones and milestones[-1] > whole_batches(training):
+        yield (
+            f"diffusion.milestones ends with {milestones[-1]:,} images, beyond the training's diffusion.training.images "
+            f"{training.images:,}; leave it out or train longer"
+        )
+    rates = config.diffusion.learning_rates
+    if len(rates) > len(milestones):
+        yield (
+            f"diffusion.learning_rates has {len(rates)} values, one from each milestone on, but diffusion.milestones only "
+            f"{len(milestones)}; give fewer values or more milestones"
+        )
+    yield from _training("diffusion.training", training)
 
 
 def _prefix(path: str, prefix: PrefixConfig, channels: int) -> Iterator[str]:
@@ -299,13 +278,26 @@ def phase_size_problems(autoencoder: AutoencoderConfig, resolution: int) -> Iter
             )
 
 
+def _latents(config: Config) -> Iterator[str]:
+    f, resolution = spatial_compression(config.autoencoder), config.latents.resolution
+    if resolution > config.data.resolution:
+        yield (
+            f"latents.resolution is {resolution}, larger than the prepared images of {config.data.resolution} pixels; "
+            "raise data.resolution, or use 0 for the images' own"
+        )
+    if resolution % f:
+        yield f"latents.resolution is {resolution}, not a multiple of the autoencoder's spatial compression {f}"
+
+
 def _patches(config: Config) -> Iterator[str]:
     f, resolution = spatial_compression(config.autoencoder), config.data.resolution
+    name = "latents" if config.latents.resolution else "data"
+    resolution = config.latents.resolution or resolution
     side, patch = resolution // f, config.diffusion.denoiser.patch_size
     if resolution % f == 0 and side % patch:
         yield (
             f"diffusion.denoiser.patch_size {patch} does not divide the latent's side {side} "
-            f"(data.resolution {resolution} / {f}); patch 1 always fits"
+            f"({name}.resolution {resolution} / {f}); patch 1 always fits"
         )
 
 
@@ -352,6 +344,11 @@ def _evaluation(config: Config) -> Iterator[str]:
             f"sampling.images is {config.sampling.images}: too few for evaluation.neighbours {k}; "
             "Fréchet distances want at least some hundreds"
         )
+    if 0 < config.evaluation.milestone_images <= k:
+        yield (
+            f"evaluation.milestone_images is {config.evaluation.milestone_images}: too few for evaluation.neighbours {k}; "
+            "use more, or 0 for as many as sampling.images"
+        )
 
 
 def _scaling(config: Config) -> Iterator[str]:
@@ -390,6 +387,7 @@ _RULES: list[tuple[set[str], Callable[[Config], Iterator[str]]]] = [
     ({"sampling"}, _sampling),
     ({"scaling"}, _scaling),
     ({"data", "autoencoder"}, _resolution),
+    ({"data", "autoencoder", "latents"}, _latents),
     ({"data", "autoencoder", "diffusion"}, _patches),
     ({"autoencoder", "diffusion"}, _same_prefixes),
     ({"autoencoder", "sampling"}, _sampled_channels),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Iterator
 from dataclasses import field
 from typing import Any
 
@@ -52,3 +54,16 @@ def sections(doc: str) -> Any:
 def section(cls: type, doc: str, **defaults: Any) -> Any:
     """Declare a nested group of fields, with other defaults than the group's own where given."""
     return field(default_factory=lambda: cls(**defaults), metadata={"doc": doc})
+
+
+def leaves(config: Any, prefix: str = "") -> Iterator[tuple[str, dataclasses.Field[Any], Any]]:
+    """Yield (dotted path, field, value) of every field that is not a section, in the schema's order."""
+    for f in dataclasses.fields(config):
+        value = getattr(config, f.name)
+        if dataclasses.is_dataclass(value):
+            yield from leaves(value, f"{prefix}{f.name}.")
+        elif isinstance(value, list) and value and dataclasses.is_dataclass(value[0]):
+            for i, item in enumerate(value):
+                yield from leaves(item, f"{prefix}{f.name}[{i}].")
+        else:
+            yield prefix + f.name, f, value

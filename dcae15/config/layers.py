@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import difflib
+import functools
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from dcae15.config.autoencoder import PhaseConfig
-from dcae15.config.checks import leaves
+from dcae15.config.fields import leaves
 from dcae15.config.schema import Config
 from dcae15.errors import ConfigError
 from dcae15.redaction import redact
@@ -40,6 +41,13 @@ for _path, (_item, _) in _LISTS.items():
     _FIELDS.update({f"{_path}[].{path}": f for path, f, _ in leaves(_item())})
 _SECTIONS = {path.rsplit(".", depth)[0] for path in _FIELDS for depth in range(1, path.count(".") + 1)}
 _INDEX = re.compile(r"\[(\d+)\]")
+
+
+def _div(total: int, parts: int) -> int:
+    return total // parts
+
+
+OmegaConf.register_resolver("div", _div, replace=True)
 
 
 @dataclass(frozen=True)
@@ -67,7 +75,7 @@ def from_yaml(text: str, origin: str) -> Layer:
         raise ConfigError(f"{origin} is not valid YAML: {error}") from error
     if not isinstance(tree, dict) or (tree and set(tree) == {text.strip()}):
         raise ConfigError(f"{origin} must hold 'key: value' lines, such as 'name: shapes'")
-    return Layer(origin, dict(_flatten(tree, "", origin)))
+    return Layer(origin, dict(flatten(tree, "", origin)))
 
 
 def from_overrides(items: Iterable[str], origin: str = "command line") -> Layer:
@@ -81,8 +89,8 @@ def from_overrides(items: Iterable[str], origin: str = "command line") -> Layer:
         path, equals, text = item.partition("=")
         if not equals:
             raise ConfigError(f"'{item}' is not key=value{_hint(path)}")
-        _known(path, origin)
-        if _field(path).type == "str":
+        require_known(path, origin)
+        if field_of(path).type == "str":
             values[path] = text
             continue
         try:
@@ -97,7 +105,10 @@ def from_overrides(items: Iterable[str], origin: str = "command line") -> Layer:
 def build(
     layers: Sequence[Layer], base: Config | None = None, sections: Collection[str] | None = None
 ) -> tuple[Config, dict[str, str]]:
-    """Merge layers over a base and resolve interpolations such as ``${oc.env:HOME}`` or ``${data.resolution}``.
+    """Merge layers over a base and resolve interpolations.
+
+    These are ``${data.resolution}``, ``${oc.env:HOME}``, or ``${div:${autoencoder.latent_channels},8}`` for a whole part of a
+    number.
 
     Args:
         layers: in order; later ones win.
@@ -110,7 +121,7 @@ def build(
     Raises:
         ConfigError: an unknown key, a value of a wrong type, a value left open, an interpolation without a value.
     """
-    merged = OmegaConf.structured(Config() if base is None else base)
+    merged = copy.deepcopy(_defaults()) if base is None else OmegaConf.structured(base)
     origins: dict[str, str] = {}
     left_open: dict[str, str] = {}
     for layer in layers:
@@ -134,12 +145,18 @@ def build(
     return config, origins
 
 
+@functools.cache
+def _defaults() -> Any:
+    """Return the tree of the defaults; a copy of it takes a fifth of the time of a new one, which counts for many trials."""
+    return OmegaConf.structured(Config())
+
+
 def _merge(
     merged: Any, layer: Layer, origins: dict[str, str], left_open: dict[str, str], *, items: bool, within: str = ""
 ) -> None:
     """Take in the values of a layer: those of list items, or all others."""
     for path, value in layer.values.items():
-        _known(path, layer.origin)
+        require_known(path, layer.origin)
         if path in _LISTS or ("[" in path) != items or not path.startswith(within):
             continue
         if items:
@@ -182,7 +199,21 @@ def _merge_items(
         _merge(merged, layer, origins, left_open, items=True, within=path)
 
 
-def _field(path: str) -> dataclasses.Field[Any]:
+def is_list_of_sections(path: str) -> bool:
+    """Tell whether a path is that of a list whose items have fields of their own, such as ``autoencoder.phases``."""
+    return path in _LISTS
+
+
+def overlaid(layers: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the values that layers give together, later ones over earlier ones, as `build` would take them."""
+    values: dict[str, Any] = {}
+    for layer in layers:
+        anew = tuple(f"{path}[" for path in _LISTS if path in layer)
+        values = {path: value for path, value in values.items() if not path.startswith(anew)} | dict(layer)
+    return values
+
+
+def field_of(path: str) -> dataclasses.Field[Any]:
     """Return the field at a known path; the index of a list item does not matter."""
     return _FIELDS[_INDEX.sub("[]", path)]
 
@@ -193,24 +224,30 @@ def _items(path: str, value: Any, origin: str) -> Iterator[tuple[str, Any]]:
         raise ConfigError(_wrong_type(path, value, origin))
     yield path, len(value)
     for i, item in enumerate(value):
-        yield from _flatten(item, f"{path}[{i}].", origin)
+        yield from flatten(item, f"{path}[{i}].", origin)
 
 
-def _flatten(tree: Mapping[Any, Any], prefix: str, origin: str) -> Iterator[tuple[str, Any]]:
+def flatten(tree: Mapping[Any, Any], prefix: str, origin: str) -> Iterator[tuple[str, Any]]:
+    """Yield the dotted path, below ``prefix``, and the value of each field in nested or dotted sections.
+
+    Raises:
+        ConfigError: a path is no field; the message names the nearest.
+    """
     for key, value in tree.items():
         path = f"{prefix}{key}"
         if path in _LISTS:
             yield from _items(path, value, origin)
         elif _INDEX.sub("[]", path) not in _SECTIONS:
-            _known(path, origin)
+            require_known(path, origin)
             yield path, value
         elif isinstance(value, Mapping):
-            yield from _flatten(value, f"{path}.", origin)
+            yield from flatten(value, f"{path}.", origin)
         elif value is not None:  # a section whose lines are all commented out is fine
             raise ConfigError(f"{path} ({origin}) is a section, not a value{_example(path)}")
 
 
-def _known(path: str, origin: str) -> None:
+def require_known(path: str, origin: str) -> None:
+    """Raise ConfigError unless a path is that of a field; the message names the nearest."""
     if _INDEX.sub("[]", path) in _SECTIONS:
         raise ConfigError(f"{path} ({origin}) is a section, not a value{_example(path)}")
     if _INDEX.sub("[]", path) not in _FIELDS:
@@ -248,7 +285,7 @@ def _likeness(word: str, name: str) -> float:
 
 
 def _coerce(path: str, value: Any) -> Any:
-    wanted = _field(path).type
+    wanted = field_of(path).type
     if wanted == "str" and isinstance(value, bool):
         return "yes" if value else "no"  # YAML reads a bare yes or no as true or false
     if wanted == "int" and isinstance(value, float) and value.is_integer():
@@ -260,11 +297,11 @@ def _coerce(path: str, value: Any) -> Any:
 
 def _wrong_type(path: str, value: Any, origin: str) -> str:
     shown = "empty" if value is None or value == "" else f"'{redact(str(value))}'"
-    return f"{path} is {shown} ({origin}); it must be {TYPE_NAMES[str(_field(path).type)]}: {_doc(path)}"
+    return f"{path} is {shown} ({origin}); it must be {TYPE_NAMES[str(field_of(path).type)]}: {_doc(path)}"
 
 
 def _doc(path: str) -> str:
-    return _field(path).metadata["doc"]
+    return field_of(path).metadata["doc"]
 
 
 def _first_line(error: Exception) -> str:

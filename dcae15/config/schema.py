@@ -25,9 +25,15 @@ class DataConfig:
 
     source: str = option(
         "shapes",
-        "'shapes' for the embedded images, or the path or URI of a folder: train/<class>/* with "
-        "val/<class>/* (ImageNet's layout), or <class>/*",
+        "'shapes' for the embedded images, or the path or URI of a folder of images, of ILSVRC 2012's tars, of Hugging Face's "
+        "Parquet files or of WebDataset tars, or of a CSV or Parquet list; docs/data.md describes each",
     )
+    kind: str = option(
+        "auto",
+        "what source is; 'auto' decides by the names of the files and says what it took",
+        choices=("auto", "folder", "imagenet_tars", "parquet", "webdataset", "list"),
+    )
+    classes: list[str] = option([], "take only the classes of these names, and number them anew; [] takes all")
     shapes: ShapesConfig = section(ShapesConfig, "the embedded images; read only when source is 'shapes'")
     resolution: int = option(32, "side of the prepared images", unit="pixels", least=1)
     crop: str = option(
@@ -49,8 +55,19 @@ class DataConfig:
     )
     shard_images: int = option(1_024, "images per shard, the unit of commit", unit="images", least=1)
     limit: int = option(0, "use only the first images of each split; 0 means all", unit="images", least=0)
+    seed: int = option(
+        0,
+        "seed of the order in which images are stored, of the validation images that are held out, and of the feature network that "
+        "judges all runs on these images; it is not the pipeline's own, so that distances compare between seeds",
+        least=0,
+    )
     val_fraction: float = option(
-        0.1, "share of the images held out for validation when the source has no val/ folder", above=0, below=1
+        0.1, "share of each class held out for validation when the source has no validation images", above=0, below=1
+    )
+    upscale: bool = option(
+        True,
+        "false leaves out images whose shorter side is below resolution (with crop 'random': below that of the stored images), "
+        "instead of enlarging them",
     )
     max_bad_fraction: float = option(
         0.01, "fail when more than this share of the images is unreadable", least=0, most=1
@@ -67,6 +84,13 @@ class LatentsConfig:
 
     dtype: str = option("float16", "stored type of the latents", choices=("float16", "bfloat16", "float32"))
     mirror: bool = option(False, "also store the latent of every mirrored training image")
+    resolution: int = option(
+        0,
+        "side that images are reduced to before they are encoded; 0 means the image set's. One image set thus gives latent sets "
+        "of several resolutions",
+        unit="pixels",
+        least=0,
+    )
     batch_size: int = option(
         64, "images encoded at once; does not change the latents", unit="images", affects_result=False, least=1
     )
@@ -111,6 +135,19 @@ class DiffusionConfig:
     shift: bool = option(True, "remove each channel's mean")
     time_distribution: str = option(
         "logit_normal", "distribution of the time t of a training sample", choices=("uniform", "logit_normal")
+    )
+    milestones: list[int] = option(
+        [],
+        "images seen by the denoiser at which its averaged weights are kept and measured, so that quality can be followed over the "
+        "training; [] measures only the end",
+        unit="images",
+        least=1,
+    )
+    learning_rates: list[float] = option(
+        [],
+        "peak learning rates from the first, the second, ... of the milestones on, instead of diffusion.training.learning_rate; "
+        "population based training finds them. [] keeps the one",
+        above=0,
     )
     training: TrainingConfig = section(
         TrainingConfig,
@@ -171,6 +208,13 @@ class EvaluationConfig:
         unit="dB",
         least=0,
     )
+    milestone_images: int = option(
+        0,
+        "images to generate at each of diffusion.milestones; 0 means as many as sampling.images. Distances compare only between "
+        "equal numbers",
+        unit="images",
+        least=0,
+    )
     neighbours: int = option(3, "k of the precision and recall manifolds", least=1)
     grid_images: int = option(8, "rows of the partial-channel grid", unit="images", least=1)
     batch_size: int = option(
@@ -201,6 +245,18 @@ class ScalingConfig:
         affects_result=False,
         least=0,
     )
+    cache_folder: str = option(
+        "",
+        "folder on a local disk of each node for copies of remote shards; empty means one below the system's temporary folder",
+        affects_result=False,
+    )
+    cache_gib: float = option(
+        64.0,
+        "most that a node keeps of remote shards on its disk; 0 keeps none",
+        unit="GiB",
+        affects_result=False,
+        least=0,
+    )
     max_failures: int = option(
         3, "restarts of a training stage after lost workers before the stage fails", affects_result=False, least=0
     )
@@ -227,7 +283,7 @@ class Config:
         "${oc.env:DCAE15_STORAGE,'~/dcae15'}", "path or URI under which all artifacts live", affects_result=False
     )
     name: str = option("shapes", "name of the run in reports and MLflow", affects_result=False)
-    seed: int = option(0, "seed of weights, order, draws and noise", least=0)
+    seed: int = option(0, "seed of weights, order, draws and noise; the images have data.seed", least=0)
     baseline: bool = option(True, "also train the same autoencoder without masks, to compare with")
     random_control: bool = option(
         False, "also train the same autoencoder with random instead of prefix masks, as a control"

@@ -19,7 +19,7 @@ from dcae15.config import (
     spatial_compression,
     warnings_for,
 )
-from dcae15.config.checks import leaves
+from dcae15.config.fields import leaves
 from dcae15.errors import ConfigError
 from dcae15.redaction import redact
 
@@ -43,6 +43,9 @@ def test_defaults_pass_without_warnings():
     ("overrides", "named"),
     [
         (["data.resolution=36"], ["data.resolution is 36", "32 or 40"]),
+        (["latents.resolution=20"], ["latents.resolution is 20, not a multiple", "8"]),
+        (["latents.resolution=64"], ["latents.resolution is 64, larger than", "32 pixels"]),
+        (["latents.resolution=8", "diffusion.denoiser.patch_size=2"], ["side 1 (latents.resolution 8 / 8)"]),
         (["data.resolution=4"], ["data.resolution is 4", "use 8"]),
         (["autoencoder.encoder_widths=[24,24,48]"], ["autoencoder.encoder_widths has 3", "decoder_widths has 4"]),
         (["autoencoder.encoder_blocks=[ResBlock,EViTGLU]"], ["autoencoder.encoder_blocks has 2 entries", "4 stages"]),
@@ -73,6 +76,7 @@ def test_defaults_pass_without_warnings():
         (["sampling.guidance_end=0"], ["sampling.guidance_start 0.0", "sampling.guidance_end 0.0"]),
         (["sampling.prefix=33"], ["sampling.prefix is 33", "32"]),
         (["sampling.images=3"], ["sampling.images is 3", "evaluation.neighbours 3"]),
+        (["evaluation.milestone_images=3"], ["evaluation.milestone_images is 3", "evaluation.neighbours 3"]),
         (["diffusion.denoiser.class_dropout=0"], ["sampling.guidance is 3.0", "class_dropout 0"]),
         (["scaling.encoders=[3,2]"], ["scaling.encoders is [3, 2]"]),
         (["scaling.encoders=[1]"], ["scaling.encoders is [1]"]),
@@ -124,6 +128,7 @@ def test_prefixes_of_the_diffusion_may_be_a_subset_or_free_when_the_autoencoder_
         (["sampling.guidance=1", "sampling.guidance_end=0.5"], "sampling.guidance_end"),
         (["sampling.prefix=5"], "sampling.prefix 5"),
         (["sampling.images=100"], "sampling.images is 100"),
+        (["evaluation.milestone_images=100"], "evaluation.milestone_images: no effect"),
         (["data.limit=100"], "evaluation.reconstruction_images"),
         (["data.shapes.resolution=64"], "data.shapes.resolution 64"),
         (["tracking.enabled=false", "tracking.uri=http://x"], "tracking.uri"),
