@@ -25,7 +25,8 @@ class PrefixChoices:
 
     Attributes:
         choices: prefix lengths in ascending order; the last is C, all channels.
-        kind: ``prefix`` (the method), ``random`` (as many channels, anywhere; the control) or ``none`` (all; the baseline).
+        kind: ``prefix`` (the method), ``random`` (as many channels, anywhere; a control), ``weighted`` (all channels, but the
+            loss weighted as prefixes weight it on average; a control for diffusion) or ``none`` (all; the baseline).
         per: ``step`` draws once for the batch, as the official code does; ``sample`` draws for each sample.
         draws: draws per step; the losses of a step are averaged over them.
         always_full: all channels are among the draws.
@@ -75,11 +76,9 @@ class PrefixChoices:
             gives [C] and n - 1 uniform ones; with one draw both are ignored (as in the official code). Per sample: the flags
             spread the lengths that are always present evenly over the batch (a third each for [first, C, uniform]).
         """
-        if self.kind == "none":
+        if self.kind in ("none", "weighted"):
             return [self.channels]
-        always = (
-            [self.choices[0], self.channels] if self.always_min_max else [self.channels] if self.always_full else []
-        )
+        always = self._always
         if self.per == "step":
             lengths = always[: self.draws] if self.draws > 1 else []
             lengths += [self._pick(1, generator)[0] for _ in range(self.draws - len(lengths))]
@@ -94,6 +93,34 @@ class PrefixChoices:
                 lengths[i::period] = [length] * len(lengths[i::period])
             drawn.append(self._masks(lengths, generator))
         return drawn
+
+    def channel_weights(self) -> tuple[float, ...]:
+        """Return the weight that each channel's error has, on average over the draws, in the loss of prefix training.
+
+        With prefixes c drawn with probability p(c) and a loss that is a mean over the c kept channels, channel i weighs
+        the sum of p(c) / c over all c > i. The C weights are descending and sum to 1.
+        """
+        random = self.choice_weights or (1.0,) * len(self.choices)
+        shares = {c: weight / sum(random) for c, weight in zip(self.choices, random, strict=True)}
+        if self.per == "sample":
+            slots: list[int | None] = [*self._always, None]  # None: drawn
+            of_slots = [1.0] * len(slots)
+        else:
+            fixed: list[int | None] = [*(self._always[: self.draws] if self.draws > 1 else [])]
+            slots = [*fixed, *[None] * (self.draws - len(fixed))]
+            of_slots = list(self.draw_weights) or [1.0] * len(slots)
+        probability = dict.fromkeys(self.choices, 0.0)
+        for slot, weight in zip(slots, of_slots, strict=True):
+            for c in [slot] if slot else self.choices:
+                probability[c] += weight / sum(of_slots) * (1.0 if slot else shares[c])
+        return tuple(sum(p / c for c, p in probability.items() if c > i) for i in range(self.channels))
+
+    @property
+    def _always(self) -> list[int]:
+        """Prefixes that are present in every step, where there is room for them."""
+        if self.always_min_max:
+            return [self.choices[0], self.channels]
+        return [self.channels] if self.always_full else []
 
     def average(self, losses: Sequence[Tensor]) -> Tensor:
         """Return the average of a step's losses, one of each draw, by ``draw_weights``; with kind ``none`` there is one."""
@@ -134,11 +161,14 @@ def keep(latents_BChw: Tensor, kept: Kept) -> Tensor:
     return latents_BChw * kept.to(latents_BChw)[:, :, None, None]
 
 
-def mean_over_kept(error_BChw: Tensor, kept: Kept) -> Tensor:
+def mean_over_kept(error_BChw: Tensor, kept: Kept, weights_C: Tensor | None = None) -> Tensor:
     """Mean of an error over the kept channels and all positions, then over samples: normalised by c, not by C.
 
-    ``error_BChw`` has the shape that `keep` returns. Each sample weighs the same, whatever its prefix.
+    ``error_BChw`` has the shape that `keep` returns. Each sample weighs the same, whatever its prefix. With weights, which sum
+    to 1, the mean over the channels is a weighted one; all channels must be kept then.
     """
+    if weights_C is not None:
+        return (error_BChw.mean(dim=(0, 2, 3)) * weights_C).sum()
     if isinstance(kept, int):
         return error_BChw.mean()
     mask = kept.to(error_BChw)
@@ -156,11 +186,15 @@ def nearest_prefix(prefixes: Sequence[int], share: float) -> int:
     return min(sorted(prefixes), key=lambda prefix: abs(prefix - share * max(prefixes)))
 
 
+LANDMARKS = {"eighth": 1 / 8, "quarter": 1 / 4, "half": 1 / 2, "all": 1.0}
+"""Shares of the channels that stand for a curve, by the word that names them whatever C is."""
+
+
 def landmarks(prefixes: Sequence[int]) -> list[int]:
     """Return the prefixes that stand for a curve: nearest to an eighth and a quarter of all channels, and all; no repeats."""
     return sorted({nearest_prefix(prefixes, share) for share in (1 / 8, 1 / 4, 1)})
 
 
 def default_ladder(channels: int) -> list[int]:
-    """Return an eighth, a quarter, a half and all of the channels: prefixes to measure where none were trained."""
-    return sorted({max(1, channels // part) for part in (8, 4, 2, 1)})
+    """Return an eighth, a quarter, a half and all of the channels: prefixes that are measured whatever was trained."""
+    return sorted({max(1, int(channels * share)) for share in LANDMARKS.values()})

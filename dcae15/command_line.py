@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import os
 import shutil
 import signal
 import sys
@@ -18,6 +19,9 @@ from dcae15.config.checks import nearest
 from dcae15.errors import ConfigError, Dcae15Error, StorageError
 from dcae15.redaction import redact
 
+THREADS = {"GOMP_SPINCOUNT": "10000"}
+"""Threads that wait soon leave the core to others; else a shared machine slows down tenfold. Read when torch is loaded."""
+
 
 @dataclass(frozen=True)
 class Command:
@@ -29,6 +33,7 @@ class Command:
         dry_run: only say what would be done.
         origins: dotted path -> file name or ``command line``; values without an entry are defaults.
         warnings: sentences that the user should read before the work starts.
+        flags: the script's own options that were given, without their dashes.
     """
 
     config: Config
@@ -36,6 +41,7 @@ class Command:
     dry_run: bool
     origins: Mapping[str, str]
     warnings: tuple[str, ...]
+    flags: frozenset[str] = frozenset()
 
 
 def parse(
@@ -44,6 +50,7 @@ def parse(
     sections: Collection[str] | None = None,
     inputs: Mapping[str, str] | None = None,
     optional_inputs: Mapping[str, str] | None = None,
+    flags: Mapping[str, str] | None = None,
 ) -> Command:
     """Read a command line; print and exit for --help and --print-config.
 
@@ -55,13 +62,15 @@ def parse(
         inputs: name -> meaning of each artifact URI that the script needs, given as ``name=URI``. An input may bear a
             section's name: ``autoencoder=URI`` is the input, ``autoencoder.flip=false`` a field.
         optional_inputs: the same, of inputs that may be left out.
+        flags: name -> meaning of options that only this script has, given as ``--name``.
 
     Raises:
         ConfigError: an unknown key, a wrong value, fields that contradict each other, a missing input or file.
         SystemExit: after --help (0), --print-config (0), or an unknown option (2).
     """
     required, known = inputs or {}, {**(inputs or {}), **(optional_inputs or {})}
-    options = _parser(description, sections, required, optional_inputs or {}).parse_intermixed_args(argv)
+    parser = _parser(description, sections, required, optional_inputs or {}, flags or {})
+    options = parser.parse_intermixed_args(argv)
     given, overrides = _split(options.words, known)
     layers = [_file_layer(uri) for uri in options.config]
     layers.append(from_overrides(overrides))
@@ -69,14 +78,15 @@ def parse(
     config, origins = build(layers, sections=None if sections is None else set(sections) - unread)
     if options.print_config:
         print(dump(config, origins), end="")
-    check(config, sections)
+    check(config, sections, given)
     if options.print_config:
         raise SystemExit(0)
     for name, meaning in required.items():
         if name not in given:
             raise ConfigError(f"the input '{name}' is missing: {meaning}; add {name}=URI")
     warnings = warnings_for(config) + _unread(layers[-1], sections)
-    return Command(config, given, options.dry_run, origins, tuple(warnings))
+    set_ = frozenset(name for name in flags or {} if getattr(options, name.replace("-", "_")))
+    return Command(config, given, options.dry_run, origins, tuple(warnings), set_)
 
 
 def run_script(
@@ -86,6 +96,7 @@ def run_script(
     sections: Collection[str] | None = None,
     inputs: Mapping[str, str] | None = None,
     optional_inputs: Mapping[str, str] | None = None,
+    flags: Mapping[str, str] | None = None,
     argv: Sequence[str] | None = None,
 ) -> int:
     """Parse the command line, run the script, and return its exit code: ``sys.exit(run_script(run, __doc__))``.
@@ -94,12 +105,23 @@ def run_script(
         0 after success, 2 for a ConfigError, 1 for any other error that a user can mend, 130 after an interrupt (SIGINT),
         143 after SIGTERM. Each is one message on stderr; only bugs show a traceback.
     """
-    signal.signal(signal.SIGTERM, _interrupt)
-    try:
-        command = parse(sys.argv[1:] if argv is None else argv, description, sections, inputs, optional_inputs)
+
+    def work() -> None:
+        command = parse(sys.argv[1:] if argv is None else argv, description, sections, inputs, optional_inputs, flags)
         for warning in command.warnings:
             _say(f"warning: {warning}")
         run(command)
+
+    return guarded(work)
+
+
+def guarded(work: Callable[[], None]) -> int:
+    """Do a script's work and return its exit code; see `run_script`."""
+    signal.signal(signal.SIGTERM, _interrupt)
+    for name, value in THREADS.items():
+        os.environ.setdefault(name, value)
+    try:
+        work()
     except Dcae15Error as error:
         _say(f"error: {error}")
         return 2 if isinstance(error, ConfigError) else 1
@@ -120,16 +142,21 @@ def _say(message: str) -> None:
 
 
 def _parser(
-    description: str, sections: Collection[str] | None, required: Mapping[str, str], optional: Mapping[str, str]
+    description: str,
+    sections: Collection[str] | None,
+    required: Mapping[str, str],
+    optional: Mapping[str, str],
+    flags: Mapping[str, str],
 ) -> argparse.ArgumentParser:
     width = max(60, shutil.get_terminal_size((100, 24)).columns - 2)
     words = " ".join(
         [*(f"{name}=URI" for name in required), *(f"[{name}=URI]" for name in optional), "[key=value ...]"]
     )
+    own = "".join(f"[--{name}] " for name in flags)
     script = Path(sys.argv[0]).name
     parser = argparse.ArgumentParser(
         prog=script,
-        usage=f"python pipelines/{script} [--config FILE]... [--print-config] [--dry-run] {words}",
+        usage=f"python pipelines/{script} [--config FILE]... [--print-config] [--dry-run] {own}{words}",
         description=description.strip(),
         epilog=_epilog(sections, required, optional, width),
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -140,6 +167,8 @@ def _parser(
     )
     parser.add_argument("--print-config", action="store_true", help="print every value and its origin, then stop")
     parser.add_argument("--dry-run", action="store_true", help="say what would be done, then stop")
+    for name, meaning in flags.items():
+        parser.add_argument(f"--{name}", action="store_true", help=meaning)
     parser.add_argument("words", nargs="*", metavar="key=value", help="configuration fields, listed below")
     return parser
 

@@ -16,8 +16,7 @@ from torch.utils.data import Dataset
 
 from dcae15 import artifacts, storage
 from dcae15.config import SamplingConfig
-from dcae15.data import shards
-from dcae15.data.loader import ShardCache
+from dcae15.data.loader import float_latents, latent_cache
 from dcae15.errors import ArtifactError, WeightsError
 from dcae15.export.importing import UNKNOWN, is_foreign
 from dcae15.export.loading import load_foreign_autoencoder
@@ -127,15 +126,7 @@ class Latents(Dataset):
         self.spec = latent_set.spec
         self.statistics = latent_set.statistics
         self.split = latent_set.splits[split]
-        shape = (self.spec.channels, self.spec.height, self.spec.width)
-        self._cache = ShardCache(
-            latent_set.uri,
-            self.split,
-            lambda table: {
-                "values": shards.decode_latents(table.column("latent"), shape, latent_set.dtype),
-                "labels": shards.labels_of(table),
-            },
-        )
+        self._cache = latent_cache(latent_set, self.split)
         self._ends = np.cumsum([shard.count for shard in self.split.shards])
 
     def __len__(self) -> int:
@@ -148,7 +139,8 @@ class Latents(Dataset):
         shard = int(np.searchsorted(self._ends, index, side="right"))
         row = index - int(self._ends[shard] - self.split.shards[shard].count)
         columns = self._cache.get(shard)
-        return columns["values"][row], int(columns["labels"][row])
+        latent = float_latents(columns["values"][row].copy(), self.latent_set.dtype)
+        return latent, int(columns["labels"][row])
 
 
 def open_latents(uri: str, split: str = "train") -> Latents:

@@ -55,7 +55,7 @@ def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
         if os.environ.get("CI") == "true":
             pytest.fail(reason)
         pytest.skip(reason)
-    process, server = _start(python, tmp_path_factory.mktemp("s3"))
+    process, server = start_server(python, tmp_path_factory.mktemp("s3"))
     with pytest.MonkeyPatch.context() as patch:
         for name in [name for name in os.environ if name.startswith("AWS_")]:
             patch.delenv(name)
@@ -83,8 +83,9 @@ def s3_proxy(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[F
         yield proxy
 
 
-def _start(python: Path, folder: Path) -> tuple[subprocess.Popen[bytes], S3Server]:
+def start_server(python: Path, folder: Path) -> tuple[subprocess.Popen[bytes], S3Server]:
     """Start the server on four free ports; somebody may take one in between, so try several."""
+    folder.mkdir(parents=True, exist_ok=True)
     log = folder / "server.log"
     for port in random.Random().sample(range(20_000, 32_000, 4), 10):  # below the ephemeral ports
         server = S3Server(f"http://127.0.0.1:{port}")

@@ -75,15 +75,7 @@ class Workplace:
 
     def ray_processes(self) -> list[str]:
         """Command lines of the processes that belong to a Ray which was started here."""
-        found = []
-        for path in Path("/proc").glob("[0-9]*/cmdline"):
-            try:
-                line = path.read_bytes().replace(b"\0", b" ").decode(errors="replace")
-            except OSError:  # it has ended meanwhile
-                continue
-            if str(self.ray) in line:
-                found.append(line)
-        return found
+        return [line for _, line in processes() if str(self.ray) in line]
 
 
 @contextmanager
@@ -104,3 +96,22 @@ def wait_until(condition: Callable[[], bool], seconds: float, what: str) -> None
         if time.monotonic() > end:
             raise AssertionError(f"not within {seconds:g} s: {what}")
         time.sleep(0.1)
+
+
+def processes() -> list[tuple[int, str]]:
+    """Every process of the machine: its number and its command line."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            found.append((int(path.parent.name), path.read_bytes().replace(b"\0", b" ").decode(errors="replace")))
+        except OSError:  # it has ended meanwhile
+            continue
+    return found
+
+
+def parent(pid: int) -> int:
+    """The number of the process that started it; 0 when it is gone."""
+    try:
+        return int(Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[1])
+    except OSError:
+        return 0

@@ -7,7 +7,7 @@ import os
 import signal
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +15,7 @@ import ray
 
 import dcae15
 from dcae15 import storage
+from dcae15.command_line import THREADS
 from dcae15.config import Config, ScalingConfig
 from dcae15.errors import ConfigError, Dcae15Error, StorageError
 
@@ -26,7 +27,7 @@ ENVIRONMENT = {
     "RAY_DATA_USE_DATASOURCE_V2": "0",  # the second version starts 32 actors per listing
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "2",  # failures and the end of training are seen sooner
     "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "900",  # a node may have to boot first
-    "GOMP_SPINCOUNT": "10000",  # threads that wait soon leave the core to others; else a shared machine slows down tenfold
+    **THREADS,
     "RAY_BACKEND_LOG_LEVEL": "fatal",  # else harmless lines of Ray's core fill the console; set it to debug Ray itself
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # leave CUDA_VISIBLE_DEVICES alone for processes without GPUs
 }
@@ -40,15 +41,24 @@ class Cluster:
         cpus: CPUs of all nodes.
         gpus: GPUs of all nodes.
         local: whether this process started it.
+        cpus_per_gpu: CPUs beside each GPU, on the node with GPUs that has fewest; 0 without GPUs.
     """
 
     cpus: int
     gpus: int
     local: bool
+    cpus_per_gpu: int = 0
 
     def uses_gpu(self, scaling: ScalingConfig) -> bool:
         """Tell whether stages compute on GPUs."""
         return scaling.use_gpu == "yes" or (scaling.use_gpu == "auto" and self.gpus > 0)
+
+    def trains_in_process(self, scaling: ScalingConfig) -> bool:
+        """Tell whether training runs in the driver itself: on a machine without GPUs where nobody asked for workers.
+
+        There a worker process would only add Ray Train's own processes, which take a seventh of a core while they wait.
+        """
+        return self.local and not scaling.num_workers and not scaling.cpus_per_worker and not self.uses_gpu(scaling)
 
     def training_workers(self, scaling: ScalingConfig) -> tuple[int, int]:
         """Return (workers, CPUs of each)."""
@@ -95,7 +105,13 @@ def connect(config: Config) -> Iterator[Cluster]:
         # Workers import what the script does, wherever it was started from.
         variables["PYTHONPATH"] = os.pathsep.join(filter(None, [str(package.parent), os.environ.get("PYTHONPATH", "")]))
         os.environ.setdefault("RAY_AUTH_MODE", "disabled")  # the local cluster listens on loopback only
-        options = {"object_store_memory": LOCAL_OBJECT_STORE_BYTES, "dashboard_host": "127.0.0.1"}
+        # Ray Train's workers need the dashboard's process to end without a delay; without workers it only takes time.
+        dashboard = bool(config.scaling.num_workers or config.scaling.cpus_per_worker)
+        options = {
+            "object_store_memory": LOCAL_OBJECT_STORE_BYTES,
+            "include_dashboard": dashboard,
+            "dashboard_host": "127.0.0.1",
+        }
     elif not in_job:
         runtime_env["py_modules"] = [str(package)]  # workers run this code, not an older install
     if not local:
@@ -126,7 +142,9 @@ def connect(config: Config) -> Iterator[Cluster]:
         signal.signal(signal.SIGTERM, on_sigterm)  # Ray's own handler exits without a word, and without our cleaning up
         _quieten()
         resources = ray.cluster_resources()
-        cluster = Cluster(int(resources.get("CPU", 0)), int(resources.get("GPU", 0)), local)
+        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"] and node["Resources"].get("GPU")]
+        beside = min((int(node.get("CPU", 0) // node["GPU"]) for node in nodes), default=0)
+        cluster = Cluster(int(resources.get("CPU", 0)), int(resources.get("GPU", 0)), local, beside)
         if not local:
             _require_storage(config)
         yield cluster
@@ -134,19 +152,61 @@ def connect(config: Config) -> Iterator[Cluster]:
         ray.shutdown()
 
 
-def check_workers(config: Config, cluster: Cluster) -> None:
-    """Raise ConfigError when a local cluster can never run what the configuration asks for; others may grow."""
+class Session:
+    """Ray for the stages of a pipeline, left while the driver itself trains on a local machine.
+
+    A local Ray's idle processes would take their part of the cores from the training, which needs nothing of them. What a
+    stage leaves behind for another is in the storage, never in Ray.
+
+    Args:
+        config: the configuration.
+        share: what the stages may use of a cluster that this process is part of already; then it is neither joined nor left.
+    """
+
+    def __init__(self, config: Config, share: Cluster | None = None) -> None:
+        self._config, self._share = config, share
+        self._connection = ExitStack()
+        self._cluster: Cluster | None = None
+        self._joined = False
+
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._leave()
+
+    def cluster(self, *, trains: bool) -> Cluster:
+        """Return the cluster for a stage, joined unless the stage trains in this process; raises what `connect` does."""
+        if self._share is not None:
+            return self._share
+        if self._cluster is None or not (self._joined or self._in_process(self._cluster, trains)):
+            self._cluster = self._connection.enter_context(connect(self._config))
+            self._joined = True
+        if self._in_process(self._cluster, trains):
+            self._leave()
+        return self._cluster
+
+    def _in_process(self, cluster: Cluster, trains: bool) -> bool:
+        return trains and cluster.trains_in_process(self._config.scaling)
+
+    def _leave(self) -> None:
+        self._joined = False
+        self._connection.close()
+
+
+def check_workers(config: Config, cluster: Cluster, who: str = "this machine") -> None:
+    """Raise ConfigError when a local cluster, or a share of it, can never run what the configuration asks for; others may grow."""
     workers, cpus = cluster.training_workers(config.scaling)
     if not cluster.local:
         return
     if workers * cpus > cluster.cpus:
         raise ConfigError(
-            f"scaling.num_workers={workers} with scaling.cpus_per_worker={cpus} needs {workers * cpus} CPUs, this machine "
+            f"scaling.num_workers={workers} with scaling.cpus_per_worker={cpus} needs {workers * cpus} CPUs, {who} "
             f"has {cluster.cpus}; lower one of them"
         )
     if config.scaling.use_gpu == "yes" and workers > cluster.gpus:
         raise ConfigError(
-            f"scaling.use_gpu=yes with {workers} workers needs {workers} GPUs, this machine has {cluster.gpus}; "
+            f"scaling.use_gpu=yes with {workers} workers needs {workers} GPUs, {who} has {cluster.gpus}; "
             "set scaling.use_gpu=auto or lower scaling.num_workers"
         )
 

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
 
 from dcae15 import artifacts, storage, tracking
 from dcae15.command_line import Command
 from dcae15.config import PERCEPTUAL_SOURCES, Config
-from dcae15.errors import ArtifactError, ConfigError, Dcae15Error
-from dcae15.export.importing import import_autoencoder
-from dcae15.models.presets import autoencoder_spec
-from dcae15.orchestration.plan import CONTROLS, IMPORTS, STAGES, Stage, describe, plan
+from dcae15.errors import ArtifactError, ConfigError
+from dcae15.orchestration.plan import CONTROLS, IMPORTS, STAGES, Stage, announce, describe, plan
 
 LATEST = "latest.json"
 """File below the storage that names the artifacts of the last finished pipeline by stage, and its report."""
@@ -29,6 +25,7 @@ def run_pipeline(config: Config) -> str:
     """Run every stage that is not done yet and write the report; return the report's URI."""
     from dcae15.orchestration.results import report_uri, write_report
 
+    _require_comparable(config)
     config = _prepared(config)
     stages = plan(config)
     seconds, parent = _run(config, stages)
@@ -45,9 +42,12 @@ def run_stages(config: Config, names: Sequence[str], given: Mapping[str, str] | 
 
     Raises:
         ArtifactError: an input is missing; the message names the script that makes it.
+        ConfigError: none of the stages belongs to this configuration.
     """
     config = _prepared(config)
     stages = plan(config, given)
+    if not any(stage.name in names for stage in stages):
+        raise ConfigError(f"there is nothing to do for {names[0]}: {_why_left_out(config, names[0])}")
     names = [*IMPORTS, *names]
     chosen = [stage for stage in stages if stage.name in names]
     makers = {stage.uri: stage.name for stage in stages}
@@ -55,12 +55,21 @@ def run_stages(config: Config, names: Sequence[str], given: Mapping[str, str] | 
         for role, uri in stage.inputs.items():
             if uri in makers and makers[uri] not in names and not artifacts.finished(uri):
                 script = "train_autoencoder" if makers[uri] in CONTROLS else makers[uri]
+                without = f" (without {' and '.join(f'{name}=URI' for name in given)})" if given else ""
                 raise ArtifactError(
                     f"{stage.name} needs {role} at {uri}, which is not there; run `python pipelines/{script}.py` with the "
-                    f"same configuration first, or pass {role}=URI"
+                    f"same configuration{without} first, or pass {role}=URI"
                 )
     _run(config, chosen)
     return [stage.uri for stage in chosen]
+
+
+def _why_left_out(config: Config, name: str) -> str:
+    if not config.diffusion.enabled:
+        return "diffusion.enabled is false; set it to true"
+    if name == "measure_milestones" and not config.diffusion.milestones:
+        return "diffusion.milestones is empty; give the configuration that train_diffusion had"
+    return "the images and the autoencoder of given latents must be given, too: images=URI autoencoder=URI"
 
 
 def run_command(command: Command, name: str) -> None:
@@ -72,12 +81,15 @@ def run_command(command: Command, name: str) -> None:
     if command.dry_run:
         print(dry_run(config, given, names))
         return
-    for uri in run_stages(config, names, given):
+    made = run_stages(config, names, given)
+    for uri in made:
         print(f"artifact: {uri}")
-    following = [s.name for s in plan(config, given) if s.name not in (*IMPORTS, *CONTROLS, *names)]
-    following = [s for s in following if STAGES.index(s) > STAGES.index(name)]
+    stages = [s for s in plan(config, given) if s.name not in (*IMPORTS, *CONTROLS, *names)]
+    following = [s for s in stages if STAGES.index(s.name) > STAGES.index(name)]
     if following:
-        print(f"next: python pipelines/{following[0]}.py with the same configuration")
+        reads = following[0].inputs.items() if given else ()  # what was given is not in the configuration
+        inputs = "".join(f" {role}={uri}" for role, uri in reads if uri in made or role in given)
+        print(f"next: python pipelines/{following[0].name}.py{inputs} with the same configuration")
 
 
 def _with_what_is_there(config: Config, given: Mapping[str, str]) -> Config:
@@ -99,6 +111,23 @@ def _with_what_is_there(config: Config, given: Mapping[str, str]) -> Config:
             config.diffusion, enabled=config.diffusion.enabled and not missing & {"train_diffusion", "sample"}
         ),
     )
+
+
+def require_ready(config: Config) -> None:
+    """Raise ConfigError now for what would stop a whole pipeline late: see the two checks."""
+    _require_comparable(config)
+    _require_perceptual_weights(config)
+
+
+def _require_comparable(config: Config) -> None:
+    """Raise ConfigError now, not after days of training, when evaluate could not compare what will be generated."""
+    ours, prepared = config.latents.resolution, config.data.resolution
+    if config.diffusion.enabled and ours not in (0, prepared):
+        raise ConfigError(
+            f"latents.resolution is {ours}, so images of {ours} pixels would be generated, which evaluate cannot compare with "
+            f"the prepared ones of {prepared}; set data.resolution={ours}, or run the stages one by one and give evaluate "
+            f"images=URI of an image set of {ours} pixels"
+        )
 
 
 def _prepared(config: Config) -> Config:
@@ -129,24 +158,18 @@ def _run(config: Config, stages: Sequence[Stage]) -> tuple[dict[str, float], tra
     Returns:
         Seconds of the stages that ran, by name, and the tracked run.
     """
-    seconds: dict[str, float] = {}
     if all(stage.done for stage in stages):
         for stage in stages:
-            _announce(stage, "reused")
-        return seconds, tracking.TrackerSpec()
-    from dcae15.orchestration.cluster import connect
+            announce(stage, "reused")
+        return {}, tracking.TrackerSpec()
+    from dcae15.orchestration.cluster import Session
+    from dcae15.orchestration.fold import Fold
 
     parent = tracking.start_pipeline_run(config, config.storage, config.name)
     outcome: tracking.Status = "FAILED"
     try:
-        with connect(config) as cluster:
-            for stage in stages:
-                if stage.done:
-                    _announce(stage, "reused")
-                    continue
-                _announce(stage, "runs")
-                seconds[stage.name] = _run_stage(config, cluster, stage, parent)
-                print(f"{stage.name}: done in {seconds[stage.name]:.0f} s: {stage.uri}", flush=True)
+        with Session(config) as session:
+            seconds = Fold(config, stages, session, parent).run()
         outcome = "FINISHED"
     except KeyboardInterrupt:
         outcome = "KILLED"
@@ -154,50 +177,3 @@ def _run(config: Config, stages: Sequence[Stage]) -> tuple[dict[str, float], tra
     finally:
         tracking.open_tracker(parent).finish(outcome)
     return seconds, parent
-
-
-def _run_stage(config: Config, cluster: Any, stage: Stage, parent: tracking.TrackerSpec) -> float:
-    began = time.perf_counter()
-    child = tracking.start_stage_run(parent, stage.name, stage.fingerprint, stage.facts)
-    try:
-        _dispatch(config, cluster, stage, child)
-    except BaseException as error:
-        tracking.open_tracker(child).finish("FAILED" if isinstance(error, Exception) else "KILLED")
-        if isinstance(error, Dcae15Error):
-            raise type(error)(f"{stage.name}: {error}") from error
-        raise
-    tracking.open_tracker(child).finish("FINISHED")
-    return time.perf_counter() - began
-
-
-def _dispatch(config: Config, cluster: Any, stage: Stage, tracker: tracking.TrackerSpec) -> None:
-    """Call the stage's function."""
-    from dcae15.orchestration import cache, measure, prepare, sample, train
-
-    output = {"uri": stage.uri, "fingerprint": stage.fingerprint}
-    match stage.name:
-        case name if name in IMPORTS:
-            graph, name = autoencoder_spec(config.autoencoder), config.autoencoder.preset
-            import_autoencoder(
-                stage.inputs["weights"], graph, uri=stage.uri, fingerprint=stage.fingerprint, preset=name
-            )
-        case "prepare_images":
-            prepare.prepare_images(config, cluster, **output)
-        case "train_autoencoder":
-            train.train_autoencoder(config, cluster, tracker, **stage.inputs, **output)
-        case "train_baseline":
-            train.train_autoencoder(config, cluster, tracker, masks="none", **stage.inputs, **output)
-        case "train_random":
-            train.train_autoencoder(config, cluster, tracker, masks="random", **stage.inputs, **output)
-        case "cache_latents":
-            cache.cache_latents(config, cluster, **stage.inputs, **output)
-        case "train_diffusion":
-            train.train_diffusion(config, cluster, tracker, **stage.inputs, **output)
-        case "sample":
-            sample.sample(config, cluster, **stage.inputs, **output)
-        case "evaluate":
-            measure.evaluate(config, cluster, tracker, stage.inputs, **output)
-
-
-def _announce(stage: Stage, what: str) -> None:
-    print(f"{stage.name}: {what} {stage.fingerprint}" + (f": {stage.uri}" if what == "reused" else ""), flush=True)

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from dcae15 import artifacts, storage
+from dcae15.channels import LANDMARKS, default_ladder
 from dcae15.config import (
     AutoencoderConfig,
     Config,
@@ -23,6 +24,7 @@ from dcae15.config import (
     prefix_choices,
     prefix_fields,
     result_fields,
+    trained_prefixes,
     without_masks,
 )
 from dcae15.data.shards import LATENT_BYTES
@@ -38,6 +40,7 @@ STAGES = (
     "train_random",
     "cache_latents",
     "train_diffusion",
+    "measure_milestones",
     "sample",
     "evaluate",
 )
@@ -50,6 +53,10 @@ IMPORTS = {
 """Stages that a given autoencoder needs before the others when it is foreign, and its role."""
 CONTROLS = ("train_baseline", "train_random")
 """Stages that the script of train_autoencoder runs, too."""
+TRAINS = ("train_autoencoder", *CONTROLS, "train_diffusion", "measure_milestones")
+"""Stages that run where networks train: on Ray's workers, or in the driver itself."""
+DIFFUSION = ("cache_latents", "train_diffusion", "measure_milestones", "sample")
+"""Stages that ``diffusion.enabled=false`` leaves out."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +98,7 @@ def plan(config: Config, given: Mapping[str, str] | None = None) -> list[Stage]:
     planner = _Planner(config, {**initial, **(given or {})})
     planner.import_foreign()
     for name in STAGES:
-        if config.diffusion.enabled or name not in ("cache_latents", "train_diffusion", "sample"):
+        if config.diffusion.enabled or name not in DIFFUSION:
             getattr(planner, name)()
     return planner.stages
 
@@ -143,8 +150,15 @@ class _Planner:
         del fields["random_crop_min_area"]  # training crops, see _autoencoder
         if data.crop == "center":
             del fields["store_side"]
+        if data.kind == "auto" or data.source == "shapes":
+            del fields["kind"]
+        if fields["classes"]:
+            fields["classes"] = sorted(set(data.classes))
+        else:
+            del fields["classes"]
+        if data.upscale:
+            del fields["upscale"]
         size = f"{data.resolution}x{data.resolution} pixels, {data.resolution**2 * 3:,} bytes uncompressed"
-        fields["seed"] = self.config.seed
         self._add("prepare_images", "images", "images", (), fields, source=data.source, images=images, each=size)
 
     def train_autoencoder(self) -> None:
@@ -183,26 +197,59 @@ class _Planner:
         self._add(name, "autoencoder", role, ("images", "initial"), fields, **facts)
 
     def cache_latents(self) -> None:
-        data, latents = self.config.data, self.config.latents
+        latents, prepared = self.config.latents, self._resolution()
         spec = self.graph or autoencoder_spec(self.config.autoencoder)
-        side = data.resolution // spec.spatial_compression
+        side = (latents.resolution or prepared) // spec.spatial_compression
         size = spec.latent_channels * side * side * LATENT_BYTES[latents.dtype]
         each = f"{spec.latent_channels}x{side}x{side} {latents.dtype}, {size:,} bytes"
         copies = "every image and its mirror" if latents.mirror else "every image once"
         fields = result_fields(latents)
+        if latents.resolution in (0, prepared):
+            del fields["resolution"]
+        else:
+            copies += f", reduced from {prepared} to {latents.resolution} pixels"
         self._add("cache_latents", "latents", "latents", ("images", "autoencoder"), fields, images=copies, each=each)
+
+    def _resolution(self) -> int:
+        """Return the side of the prepared images, as given ones say themselves."""
+        uri = self.given.get("images", "")
+        return artifacts.ImageSet.open(uri).resolution if uri else self.config.data.resolution
 
     def train_diffusion(self) -> None:
         settings = self.config.diffusion
         training = settings.training
         prefix = prefix_fields(settings.prefix, latent_channels(self.config.autoencoder))
         fields = {**result_fields(settings), "prefix": prefix, "seed": self.config.seed}
+        for name in ("milestones", "learning_rates"):
+            if not fields[name]:
+                del fields[name]
         facts = {
             "length": f"{training.images:,} images in batches of {training.batch_size}",
             "prefixes": settings.prefix.kind,
             "latents": f"{settings.scaling} scale, {'mean removed' if settings.shift else 'mean kept'}",
         }
         self._add("train_diffusion", "denoiser", "denoiser", ("latents",), fields, **facts)
+
+    def measure_milestones(self) -> None:
+        settings = self.config.diffusion
+        foreign = "latents" in self.given and not {"images", "autoencoder"} <= self.given.keys()
+        if not settings.milestones or foreign or "denoiser" in self.given:
+            return
+        evaluation = self.config.evaluation
+        images = evaluation.milestone_images or self.config.sampling.images
+        fields = {
+            "sampling": {**result_fields(self.config.sampling), "images": images},
+            "feature_images": evaluation.feature_images,
+            "neighbours": evaluation.neighbours,
+            "seed": self.config.data.seed,
+        }
+        facts = {
+            "milestones": ", ".join(f"{images:,}" for images in settings.milestones),
+            "images": f"{images:,} at each",
+        }
+        self._add(
+            "measure_milestones", "milestones", "milestones", ("images", "autoencoder", "denoiser"), fields, **facts
+        )
 
     def sample(self) -> None:
         settings = self.config.sampling
@@ -214,7 +261,12 @@ class _Planner:
 
     def evaluate(self) -> None:
         reads = ("images", "autoencoder", "baseline", "random", "denoiser", "samples")
-        fields = {**result_fields(self.config.evaluation), "seed": self.config.seed}
+        fields = {**result_fields(self.config.evaluation), "seed": self.config.data.seed}
+        del fields["milestone_images"]
+        channels = latent_channels(self.config.autoencoder)
+        trained = trained_prefixes(self.config.autoencoder, channels)
+        if len(trained) > 1 and not set(default_ladder(channels)) <= set(trained):
+            fields["shares"] = list(LANDMARKS.values())  # of the channels; once only the trained prefixes were measured
         perceptual = self.config.autoencoder.losses.perceptual
         if perceptual.vgg and perceptual.heads:
             fields["perceptual"] = [
@@ -247,3 +299,8 @@ def describe(stages: list[Stage], config: Config) -> str:
         lines += [f"{'':<18}   reads {role}: {uri}" for role, uri in stage.inputs.items()]
         lines += [f"{'':<18}   {name}: {value}" for name, value in stage.facts.items()]
     return "\n".join(lines)
+
+
+def announce(stage: Stage, what: str) -> None:
+    """Say on the console that a stage runs or is reused."""
+    print(f"{stage.name}: {what} {stage.fingerprint}" + (f": {stage.uri}" if what == "reused" else ""), flush=True)

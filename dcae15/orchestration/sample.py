@@ -5,14 +5,12 @@ from __future__ import annotations
 import functools
 
 import numpy as np
-import torch
 
 from dcae15 import artifacts
 from dcae15.config import Config, SamplingConfig, result_fields
 from dcae15.data import shards
-from dcae15.data.pixels import to_uint8
 from dcae15.data.shards import ShardRecord
-from dcae15.errors import ConfigError
+from dcae15.evaluation.generation import generate, require_decoder
 from dcae15.loading import load_autoencoder, load_denoiser
 from dcae15.orchestration.cluster import Cluster
 from dcae15.orchestration.sharding import Pool, ShardPlan, write_shards
@@ -29,16 +27,13 @@ class SampleWriter:
         self.denoiser.network.to(device)
         self.autoencoder = load_autoencoder(autoencoder).to(device)
 
-    @torch.inference_mode()
     def write(self, plan: ShardPlan[tuple[int, int]]) -> ShardRecord:
         """Generate images ``start`` to ``stop``; image i is of class i modulo the number of classes."""
         start, stop = plan.content
         classes = len(self.denoiser.artifact.class_names)
         images: list[np.ndarray] = []
-        for first in range(start, stop, self.config.batch_size):
-            labels = [i % classes for i in range(first, min(stop, first + self.config.batch_size))]
-            latents = self.denoiser.sample(labels, self.config, first)
-            images += list(to_uint8(self.autoencoder.decode(latents)))
+        for batch, _ in generate(self.denoiser, self.autoencoder, self.config, start, stop):
+            images += list(batch)
         table = shards.image_table(
             [f"{SPLIT}/{i:08d}" for i in range(start, stop)],
             [i % classes for i in range(start, stop)],
@@ -51,12 +46,7 @@ class SampleWriter:
 def sample(config: Config, cluster: Cluster, *, denoiser: str, autoencoder: str, uri: str, fingerprint: str) -> None:
     """Generate ``sampling.images`` images and write them as an image set with the split ``generated``."""
     made = artifacts.Denoiser.open(denoiser)
-    network = load_autoencoder(autoencoder)
-    if network.fingerprint != made.latents.autoencoder:
-        raise ConfigError(
-            f"the denoiser at {denoiser} generates latents of autoencoder {made.latents.autoencoder}, but {autoencoder} is "
-            f"{network.fingerprint}; pass the autoencoder that its latents were made with"
-        )
+    require_decoder(made, load_autoencoder(autoencoder), autoencoder)
     settings = config.sampling
     plans = []
     for start in range(0, settings.images, settings.shard_images):

@@ -32,6 +32,28 @@ def render(data: ReportData) -> str:
     Raises:
         DataError: Pictures of ``data`` do not fit each other.
     """
+    embedded = {name: data_uri(png) for name, png in pictures(data).items()}
+    return (
+        page_environment()
+        .get_template("report.html.j2")
+        .render(
+            data=data,
+            headline=headline(data),
+            pictures=embedded,
+            grids=_of_arms(embedded, "partial_channels_"),
+            channel_means=_of_arms(embedded, "channel_means_"),
+            colour=colour,
+            measures=MEASURES,
+            reconstruction=by_prefix(data.reconstruction, RECONSTRUCTION),
+            structure=by_prefix(data.structure, STRUCTURE),
+            overview=overview(data),
+            generation=_generation(data.generation),
+        )
+    )
+
+
+def page_environment() -> Environment:
+    """Return where pages are rendered: everything is escaped, and a name that does not exist is an error."""
     environment = Environment(
         loader=PackageLoader("dcae15.report"),
         autoescape=True,
@@ -40,20 +62,7 @@ def render(data: ReportData) -> str:
         lstrip_blocks=True,
     )
     environment.filters.update(duration=duration, link=link)
-    embedded = {name: _data_uri(png) for name, png in pictures(data).items()}
-    return environment.get_template("report.html.j2").render(
-        data=data,
-        headline=headline(data),
-        pictures=embedded,
-        grids=_of_arms(embedded, "partial_channels_"),
-        channel_means=_of_arms(embedded, "channel_means_"),
-        colour=colour,
-        measures=MEASURES,
-        reconstruction=by_prefix(data.reconstruction, RECONSTRUCTION),
-        structure=by_prefix(data.structure, STRUCTURE),
-        overview=overview(data),
-        generation=_generation(data.generation),
-    )
+    return environment
 
 
 def _of_arms(embedded: dict[str, Markup], start: str) -> dict[str, Markup]:
@@ -68,7 +77,8 @@ def link(uri: str) -> str:
     return uri if uri.partition("://")[0] in LINKABLE else ""
 
 
-def _data_uri(png: bytes) -> Markup:
+def data_uri(png: bytes) -> Markup:
+    """Return a picture as an address that holds it."""
     kind, content = "png", png
     if len(png) > LARGEST_PNG:
         stream = io.BytesIO()

@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dcae15.config import Config, fingerprint, result_fields
-from dcae15.config.checks import leaves
+from dcae15.config.fields import leaves
 from dcae15.errors import ConfigError
 from dcae15.redaction import redact
 from dcae15.tracking import database
-from dcae15.tracking.tracker import TrackerSpec
+from dcae15.tracking.tracker import Status, TrackerSpec
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -46,18 +46,34 @@ def start_pipeline_run(config: Config, storage_root: str, name: str) -> TrackerS
     Raises:
         ConfigError: the tracking URI cannot be used.
     """
+    digest = fingerprint("pipeline", {"name": name, **result_fields(config)})
+    # MLflow's names have no brackets: autoencoder.phases[0].name is autoencoder.phases.0.name there.
+    params = {path.replace("[", ".").replace("]", ""): value for path, _, value in leaves(config)}
+    return start_run(config, storage_root, name, "pipeline", digest, params)
+
+
+def start_run(
+    config: Config, storage_root: str, name: str, stage: str, digest: str, params: Mapping[str, Any]
+) -> TrackerSpec:
+    """Start a run above others, or continue the unfinished one of the same kind and digest; see `start_pipeline_run`.
+
+    Args:
+        config: ``config.tracking`` says where.
+        storage_root: path or URI that holds all artifacts.
+        name: name of the run in MLflow.
+        stage: kind of work, such as ``sweep``.
+        digest: what tells this work from others of its kind.
+        params: recorded as parameters, credentials masked.
+    """
     if not config.tracking.enabled:
         return TrackerSpec()
     uri = database.choose_uri(config.tracking.uri, storage_root)
-    digest = fingerprint("pipeline", {"name": name, **result_fields(config)})
     try:
         database.prepare(uri)
         client = database.connect(uri)
         experiment_id = _experiment(client, config.tracking.experiment, database.artifact_location(uri, storage_root))
         _mark_abandoned(client, experiment_id)
-        # MLflow's names have no brackets: autoencoder.phases[0].name is autoencoder.phases.0.name there.
-        params = {path.replace("[", ".").replace("]", ""): value for path, _, value in leaves(config)}
-        run_id = _start(client, experiment_id, name, "pipeline", digest, params)
+        run_id = _start(client, experiment_id, name, stage, digest, params)
     except ConfigError:
         raise
     except Exception as error:
@@ -92,6 +108,23 @@ def start_stage_run(
         _log.warning("tracking failed; stage %s goes on untracked: %s", stage, _reason(error))
         return TrackerSpec()
     return TrackerSpec(parent.uri, parent.experiment_id, run_id, parent.run_id)
+
+
+def finish_tree(spec: TrackerSpec, status: Status) -> None:
+    """End a run whose process is gone, and all that it left running below as KILLED; trouble with the server is only logged."""
+    if not spec.run_id:
+        return
+    try:
+        _end(database.connect(spec.uri), spec.experiment_id, spec.run_id, status)
+    except Exception as error:
+        _log.warning("tracking failed; a run is left as running: %s", _reason(error))
+
+
+def _end(client: MlflowClient, experiment_id: str, run_id: str, status: Status) -> None:
+    left = client.search_runs([experiment_id], f"tags.`{_PARENT}` = '{run_id}' and attributes.status = 'RUNNING'")
+    for run in left:
+        _end(client, experiment_id, run.info.run_id, "KILLED")
+    client.set_terminated(run_id, status)
 
 
 def _experiment(client: MlflowClient, name: str, artifact_location: str | None) -> str:

@@ -112,7 +112,9 @@ def test_the_console_shows_progress_and_nothing_else(pipeline: Pipeline) -> None
     for who in ("autoencoder", "denoiser"):
         assert any(re.match(rf"{who}: 320/640 images  loss \d+\.\d+ .* ETA \d+:\d\d$", line) for line in lines), who
     strangers = [
-        line for line in lines if not re.match(rf"({'|'.join(STAGES)}|draw_shapes|autoencoder|denoiser|report): ", line)
+        line
+        for line in lines
+        if not re.match(rf"({'|'.join(STAGES)}|draw_shapes|source|autoencoder|denoiser|features|report): ", line)
     ]
     assert strangers == []
     assert "Traceback" not in pipeline.done.err
@@ -305,6 +307,20 @@ class TestTracking:
             assert [metric.step for metric in history] == [160, 320, 480, 640], stage
             assert all(np.isfinite(metric.value) for metric in history)
             assert {"learning_rate", "gradient_norm", "images_per_second"} <= set(run.data.metrics)
+
+    def test_finished_sets_are_counted(self, runs: tuple[MlflowClient, list[Run]]) -> None:
+        client, found = runs
+        counted = {run.info.run_name: run for run in found if "shards" in run.data.metrics}
+        metrics = {stage: run.data.metrics for stage, run in counted.items()}
+        assert {stage: numbers["images"] for stage, numbers in metrics.items()} == {
+            "prepare_images": 360,
+            "cache_latents": 360,
+            "sample": 40,
+        }
+        assert all(numbers["images_per_second"] > 0 and numbers["bytes"] > 0 for numbers in metrics.values())
+        assert 0 < metrics["cache_latents"]["latent_rms_least"] <= metrics["cache_latents"]["latent_rms_most"]
+        names = {item.path for item in client.list_artifacts(counted["cache_latents"].info.run_id)}
+        assert "channels.json" in names
 
     def test_pictures_and_the_report_are_kept(self, runs: tuple[MlflowClient, list[Run]], pipeline: Pipeline) -> None:
         client, found = runs

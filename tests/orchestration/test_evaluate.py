@@ -45,7 +45,7 @@ def test_arms_without_a_denoiser_are_measured_and_tracked(tmp_path: Path):
     assert done.returncode == 0, done.stderr
     manifest = json.loads((tmp_path / "evaluation" / "manifest.json").read_text())
     assert set(manifest["reconstruction"]) == {"structured", "baseline", "random"}
-    assert manifest["prefixes"]["random"] == [2, 8], "measured where the structured arm was trained"
+    assert manifest["prefixes"]["random"] == [1, 2, 4, 8], "measured where the structured arm is"
     assert manifest["generation"] == {}
     client = MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
     (run,) = client.search_runs(["1"], "tags.mlflow.runName = 'evaluate'")

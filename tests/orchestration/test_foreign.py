@@ -14,8 +14,8 @@ from safetensors.torch import save_file
 from dcae15 import artifacts
 from dcae15.config import Config
 from dcae15.data import shards
-from dcae15.data.loader import load_images
 from dcae15.data.pixels import to_pixels
+from dcae15.data.stream import load_images
 from dcae15.errors import ArtifactError, WeightsError
 from dcae15.evaluation.latents import channel_rows
 from dcae15.evaluation.reconstruction import encode_images, partial_reconstructions, reconstruction_row

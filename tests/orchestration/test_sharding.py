@@ -14,6 +14,7 @@ import pytest
 import ray
 import torch
 
+from dcae15.artifacts import Shard
 from dcae15.config import build
 from dcae15.data.shards import ShardRecord, read_records, write_shard
 from dcae15.errors import DataError
@@ -129,9 +130,62 @@ def test_the_driver_can_stop_early_and_keeps_what_is_done(cluster, tmp_path):
     assert read_records(root)
 
 
-def test_nothing_is_started_when_all_is_there(tmp_path, monkeypatch):
+def test_what_changed_or_is_not_planned_any_more_is_not_kept(cluster, tmp_path, capsys):
     root = str(tmp_path / "set")
-    for plan in PLANS:
-        Writer(root, tmp_path).write(plan)
+    make = functools.partial(Writer, root, tmp_path)
+    write_shards("test", root, PLANS, make, Pool(1, 1))
+    plans = [PLANS[0], ShardPlan(PLANS[1].path, 3, 100), PLANS[2]]
+    records = write_shards("test", root, plans, make, Pool(1, 1))
+    assert "4 shards of another state of the source are made anew" in capsys.readouterr().out
+    assert sorted(read_records(root)) == [record.shard.path for record in records] == [plan.path for plan in plans]
+    assert sorted(path.name for path in (tmp_path / "set" / "train").iterdir() if path.suffix == ".parquet") == [
+        f"{i:06d}.parquet" for i in range(3)
+    ]
+    assert Counter(note[0] for note in notes(tmp_path)) == {**{str(i): 1 for i in range(6)}, "100": 1}
+
+
+def test_the_digest_of_a_plan_is_that_of_its_content():
+    table = pa.table({"id": ["a", "b"], "size": [1, 2]})
+    digest = ShardPlan("x", 2, table).digest
+    assert ShardPlan("y", 2, pa.concat_tables([table.slice(0, 1), table.slice(1)])).digest == digest
+    assert ShardPlan("x", 2, table.set_column(1, "size", pa.array([1, 3]))).digest != digest
+    assert ShardPlan("x", 3, table).digest != digest
+
+
+def test_a_plan_of_latents_does_not_depend_on_the_checksum_that_old_sets_lack():
+    old, new = (ShardPlan("x", 3, (Shard("x", 3, 9, "0" * 64, xxh3), False)) for xxh3 in ("", "1" * 32))
+    assert old.digest == new.digest == "cf35db7b5c3e7d45"
+
+
+def test_nothing_is_started_when_all_is_there(cluster, tmp_path, monkeypatch):
+    root = str(tmp_path / "set")
+    write_shards("test", root, PLANS, functools.partial(Writer, root, tmp_path), Pool(1, 1))
     monkeypatch.setattr(ray.data, "from_items", lambda *_, **__: pytest.fail("a dataset was made"))
     assert len(write_shards("test", root, PLANS, functools.partial(Writer, root, tmp_path), Pool(1, 1))) == 6
+
+
+class Uneven:
+    """The first actor to come is slow: it finishes its first shard only when all others but one are there."""
+
+    def __init__(self, root: str, notes: Path, total: int) -> None:
+        self.root, self.total = root, total
+        try:
+            (notes / "slow").touch(exist_ok=False)
+            self.slow = True
+        except FileExistsError:
+            self.slow = False
+
+    def write(self, plan: ShardPlan[int]) -> ShardRecord:
+        while self.slow and len(read_records(self.root)) < self.total - 2:
+            threading.Event().wait(0.05)
+        return write_shard(self.root, plan.path, pa.table({"id": [f"{plan.content}/{row}" for row in range(3)]}))
+
+
+def test_a_slow_actor_does_not_hold_up_the_others(cluster, tmp_path):
+    if cluster.cpus < 2:
+        pytest.skip("one CPU")
+    root = str(tmp_path / "set")
+    plans = [ShardPlan(f"train/{i:06d}.parquet", 3, i) for i in range(20)]
+    # The slow one has a shard in hand and the next one waiting; it is released when the other 18 are written.
+    write_shards("test", root, plans, functools.partial(Uneven, root, tmp_path, len(plans)), Pool(2, 2, cpus=1))
+    assert len(read_records(root)) == 20

@@ -14,7 +14,7 @@ from tests.scripts import TINY, Done, Workplace, workplace
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
 
-BASE = ["--config", str(TINY), "baseline=false", "scaling.cpus_per_worker=1", "autoencoder.training.log_images=16"]
+BASE = ["--config", str(TINY), "baseline=false", "autoencoder.training.log_images=16"]
 
 
 @pytest.fixture(scope="module")
@@ -47,22 +47,24 @@ def result(root: Path) -> tuple[list[float], dict[str, torch.Tensor]]:
 
 
 @pytest.mark.parametrize("per", ["sample", "step"])
-def test_two_workers_train_what_one_trains(place, images, tmp_path, per):
+def test_two_workers_train_what_one_and_the_driver_train(place, images, tmp_path, per):
     results = []
-    for workers in (1, 2):
+    for workers in (1, 2, 0):  # 0: in the driver itself, on all CPUs
         root = tmp_path / f"{workers}"
         images(root)
-        done = train(place, root, f"autoencoder.prefix.per={per}", f"scaling.num_workers={workers}")
+        words = [f"scaling.num_workers={workers}", "scaling.cpus_per_worker=1"] if workers else []
+        done = train(place, root, f"autoencoder.prefix.per={per}", *words)
         assert done.code == 0, done.err
         results.append(result(root))
-    (one_losses, one), (two_losses, two) = results
+    (one_losses, one), *others = results
     assert len(one_losses) == 40, "a row for every step: another order of images would show at once"
     # Float32 sums in another order: about 1e-7 a step, grown by AdamW where gradients are tiny.
-    assert two_losses == pytest.approx(one_losses, rel=2e-4)
-    for name, weights in one.items():
-        torch.testing.assert_close(
-            two[name], weights, rtol=5e-3, atol=5e-4, msg=lambda text, name=name: f"{name}: {text}"
-        )
+    for losses, weights in others:
+        assert losses == pytest.approx(one_losses, rel=2e-4)
+        for name, expected in one.items():
+            torch.testing.assert_close(
+                weights[name], expected, rtol=5e-3, atol=5e-4, msg=lambda text, name=name: f"{name}: {text}"
+            )
 
 
 def test_a_gradient_that_explodes_is_one_sentence_and_no_retries(place, images, tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import random
 import socket
 import struct
 import threading
@@ -14,6 +15,10 @@ from urllib.parse import urlsplit
 # slow_down: 503, nothing is done. reset: the connection breaks, nothing is done. lose_answer: the server does it, then
 # the connection breaks. cut_answer: the connection breaks in the middle of the answer's body.
 Fault = Literal["slow_down", "reset", "lose_answer", "cut_answer"]
+_RANDOM: dict[bool, tuple[Fault, ...]] = {
+    True: ("slow_down", "reset", "cut_answer"),
+    False: ("slow_down", "reset", "lose_answer"),
+}
 _SLOW_DOWN = b"<Error><Code>SlowDown</Code><Message>Please reduce your request rate.</Message></Error>"
 
 
@@ -26,9 +31,16 @@ class Request:
 
 
 class FaultyProxy:
-    """Forwards to the S3 server; `inject` breaks the next requests. Use as a context manager."""
+    """Forwards to the S3 server; `inject` breaks the next requests, ``down`` all, ``share`` some at random.
+
+    Use as a context manager.
+    """
 
     def __init__(self, upstream: str):
+        self.down = False
+        self.share = 0.0
+        self.broken = 0
+        self._chance = random.Random(0)
         self.requests: list[Request] = []
         self._upstream = urlsplit(upstream).netloc
         self._faults: list[tuple[Fault, str]] = []
@@ -64,6 +76,11 @@ class FaultyProxy:
         """Note a request, and return the fault that it shall meet."""
         with self._lock:
             self.requests.append(request)
+            if self.down:
+                return "reset"
+            if self._chance.random() < self.share:
+                self.broken += 1
+                return self._chance.choice(_RANDOM[request.method == "GET"])
             for index, (fault, method) in enumerate(self._faults):
                 if method in ("", request.method):
                     del self._faults[index]

@@ -118,3 +118,44 @@ def test_the_default_ladder_ends_with_all_channels():
 )
 def test_the_prefix_nearest_to_a_share_is_the_smaller_of_two(prefixes, short):
     assert nearest_prefix(prefixes, 1 / 8) == short
+
+
+SETTINGS = [
+    {},
+    {"choice_weights": (3.0, 1.0, 0.5)},
+    {"draws": 3, "always_full": True},
+    {"draws": 3, "always_min_max": True, "draw_weights": (1.0, 2.0, 5.0)},
+    {"draws": 1, "always_min_max": True},  # which one draw per step ignores
+    {"draws": 2, "always_min_max": True, "choice_weights": (1.0, 2.0, 3.0)},
+    {"per": "sample", "always_min_max": True},
+    {"per": "sample", "draws": 2, "always_full": True, "choice_weights": (1.0, 0.0, 4.0)},
+]
+
+
+@pytest.mark.parametrize("settings", SETTINGS, ids=str)
+def test_the_weights_of_channels_are_those_that_prefixes_give_them_on_average(settings):
+    choices = PrefixChoices((2, 5, 8), **settings)
+    source, error = generator(), torch.rand(6, 8, 1, 1, generator=generator(1)).requires_grad_()
+    steps = 3_000
+    for _ in range(steps):
+        drawn = choices.draw(6, source)
+        choices.average([mean_over_kept(keep(error, kept), kept) for kept in drawn]).backward()
+    assert error.grad is not None
+    weights = torch.tensor(choices.channel_weights())
+    torch.testing.assert_close(error.grad.sum(dim=(0, 2, 3)) / steps, weights, atol=4e-3, rtol=0)
+    assert weights.sum().item() == pytest.approx(1)
+    assert (weights.diff() <= 0).all()
+
+
+def test_weighted_keeps_everything_and_counts_as_trained_with_all_channels_only():
+    choices = PrefixChoices((2, 8), kind="weighted", draws=3, draw_weights=(1.0, 2.0, 3.0))
+    assert choices.draw(4, generator()) == [8]
+    assert choices.trained == (8,)
+    assert choices.average([torch.tensor(5.0)]) == 5
+    assert choices.channel_weights() == PrefixChoices((2, 8), draws=3).channel_weights()
+
+
+def test_equal_weights_are_the_plain_mean():
+    error = torch.rand(4, 8, 2, 2, generator=generator())
+    weights = torch.tensor(PrefixChoices((8,), kind="weighted").channel_weights())
+    torch.testing.assert_close(mean_over_kept(error, 8, weights), error.mean())

@@ -35,7 +35,7 @@ def test_an_input_may_bear_a_sections_name():
         (["images=", "autoencoder=x"], "input 'images' is empty"),
         (["imags=x", "autoencoder=x"], "did you mean 'images'"),
         (["images=x", "autoencoder=x", "go"], "'go' is not key=value"),
-        (["images=x", "autoencoder=x", "data.resolution=36"], "data.resolution is 36"),
+        (["images=x", "autoencoder=x", "data.val_fraction=2"], "data.val_fraction is 2"),
         (["images=x", "autoencoder=x", "--config", "nowhere.yaml"], "--config nowhere.yaml"),
     ],
 )
@@ -115,3 +115,27 @@ def test_an_unknown_option_exits_with_usage(capsys):
         parse(["--resume"], "Train.")
     assert caught.value.code == 2
     assert "--resume" in capsys.readouterr().err
+
+
+def test_a_scripts_own_flags(capsys):
+    flags = {"validate-only": "look at every image, write nothing"}
+    assert parse(["--validate-only", "seed=1"], "Prepare.", flags=flags).flags == {"validate-only"}
+    assert parse([], "Prepare.", flags=flags).flags == frozenset()
+    with pytest.raises(SystemExit):
+        parse(["--help"], "Prepare.", flags=flags)
+    assert "look at every image" in capsys.readouterr().out
+
+
+def test_what_is_given_need_not_fit_what_is_configured():
+    """A stage that opens the artifacts checks them; the fields beside them speak of others."""
+    size = "data.resolution=36"
+    preset = "autoencoder.preset=dc-ae-f64c128-1.5"  # the default images have 32 pixels
+    inputs = {**INPUTS, "latents": "the latents"}
+    for words in ([size, "images=x"], [preset, "images=x"], [size, "autoencoder=x"], [size, "latents=x"]):
+        parse(words, "Cache.", optional_inputs=inputs)
+        with pytest.raises(ConfigError, match=r"data\.resolution is"):
+            parse(words[:1], "Cache.", optional_inputs=inputs)
+    choices = "diffusion.prefix.choices=[8,16]"
+    parse([choices, "latents=x"], "Train.", optional_inputs=inputs)
+    with pytest.raises(ConfigError, match=r"diffusion\.prefix\.choices"):
+        parse([choices], "Train.", optional_inputs=inputs)

@@ -25,7 +25,7 @@ def test_a_report_shows_what_was_measured(tmp_path: Path, generated: bool):
     evaluate(config, images=images, autoencoders=arms, uri=uri, fingerprint="f" * 16, say=lambda _: None, **samples)
     stages = [Stage("evaluate", "evaluation", "f" * 16, uri, {"images": images, **samples})]
     data = gather(config, stages, {})
-    assert data.prefixes == {"structured": [2, 8], "baseline": [2, 8]}
+    assert data.prefixes == {"structured": [1, 2, 4, 8], "baseline": [1, 2, 4, 8]}
     for by_arm in (data.reconstruction, data.structure, data.channels, data.grids):
         assert list(by_arm) == ["structured", "baseline"], "in reading order, which JSON does not keep"
     assert set(data.grids) == set(data.channel_means) == set(data.arm_summary) == set(arms)

@@ -9,7 +9,15 @@ import pytest
 
 from dcae15.config import build, from_overrides
 from dcae15.errors import ConfigError
-from dcae15.tracking import TrackerSpec, database, open_tracker, start_pipeline_run, start_stage_run
+from dcae15.tracking import (
+    TrackerSpec,
+    database,
+    finish_tree,
+    open_tracker,
+    start_pipeline_run,
+    start_run,
+    start_stage_run,
+)
 
 FINGERPRINT = "0123456789abcdef"
 
@@ -236,3 +244,48 @@ def test_a_fresh_database_is_filled_once_though_many_come_at_once(tmp_path):
 
 def test_the_spec_does_not_show_its_uri():
     assert "pw" not in repr(TrackerSpec("http://me:pw@host", "1", "2"))
+
+
+def statuses(*specs):
+    return [client_of(spec).get_run(spec.run_id).info.status for spec in specs]
+
+
+def sweep(root, digest="a", **params):
+    return start_run(configured(), str(root), "a sweep", "sweep", digest, params)
+
+
+def test_a_sweep_has_trials_and_these_have_stages_and_each_goes_on_where_it_was(root):
+    above = sweep(root, metric="loss", source="s3://key:secret@bucket")
+    trial = start_stage_run(above, "trial", "1", {"seed": 0}, "first=4")
+    stage = start_stage_run(trial, "train", FINGERPRINT, {})
+    client = client_of(above)
+    found = [client.get_run(spec.run_id) for spec in (above, trial, stage)]
+    assert [run.info.run_name for run in found] == ["a sweep", "first=4", "train"]
+    assert [run.data.tags.get("mlflow.parentRunId") for run in found] == [None, above.run_id, trial.run_id]
+    assert found[0].data.params == {"metric": "loss", "source": "s3://***@bucket"}
+    assert sweep(root).run_id == above.run_id
+    assert sweep(root, "b").run_id != above.run_id, "another sweep of the same name"
+    other = start_stage_run(above, "trial", "2", {})
+    assert start_stage_run(other, "train", FINGERPRINT, {}).run_id == stage.run_id
+    assert client.get_run(stage.run_id).data.tags["mlflow.parentRunId"] == other.run_id, (
+        "of the trial that goes on with it"
+    )
+
+
+def test_the_end_of_a_run_ends_what_is_left_running_below_it(root):
+    above = sweep(root)
+    stopped, going = (start_stage_run(above, "trial", name, {}) for name in "12")
+    done, left = (start_stage_run(stopped, name, FINGERPRINT, {}) for name in ("cache", "train"))
+    open_tracker(done).finish("FINISHED")
+    finish_tree(stopped, "FINISHED")
+    assert statuses(done, left, stopped, going, above) == ["FINISHED", "KILLED", "FINISHED", "RUNNING", "RUNNING"]
+    below = start_stage_run(going, "sample", FINGERPRINT, {})
+    finish_tree(above, "KILLED")
+    assert statuses(below, going, above, done, stopped) == ["KILLED", "KILLED", "KILLED", "FINISHED", "FINISHED"]
+
+
+def test_ending_runs_never_stops_the_work(root, caplog):
+    finish_tree(TrackerSpec(), "FINISHED")
+    assert not caplog.records
+    finish_tree(TrackerSpec(f"sqlite:///{root}/mlflow.db", "1", "no such run"), "FINISHED")
+    assert "a run is left as running" in caplog.text

@@ -1,0 +1,205 @@
+"""Population based training: schedules of learning rates, and trials that go on from the state of others."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from ray.tune.experiment import Trial as TuneTrial
+
+from dcae15 import artifacts, storage
+from dcae15.command_line import parse
+from dcae15.config import Range, make_trial, sweep_from_yaml, trial_command
+from dcae15.evaluation.milestones import row_uri
+from dcae15.orchestration.cluster import Cluster
+from dcae15.orchestration.plan import plan
+from dcae15.orchestration.population import (
+    MILESTONE,
+    RATE,
+    RATES,
+    TRIAL,
+    Population,
+    _keep_state,
+    _uris,
+    _within,
+    adopt,
+    extended,
+    rate_now,
+)
+from dcae15.orchestration.trial import Job, config_of
+from dcae15.runtime import LocalRuntime
+from dcae15.tracking import NullTracker, TrackerSpec
+from dcae15.training import stages
+from tests.unit.training import small
+
+SWEEP = """
+name: rates
+search: random
+trials: 4
+scheduler: pbt
+space: {diffusion.training.learning_rate: {low: 1e-4, high: 1e-2, log: true}}
+set:
+  baseline: false
+  data.resolution: 16
+  autoencoder:
+    latent_channels: 8
+    encoder_widths: [8, 8, 16]
+    encoder_depths: [0, 1, 1]
+    decoder_widths: [8, 8, 16]
+    decoder_depths: [0, 1, 1]
+  diffusion:
+    denoiser: {depth: 1, width: 32, heads: 2}
+    milestones: [48, 96]
+    training: {images: 160, batch_size: 16, warmup_images: 32, checkpoint_images: 64}
+"""
+
+
+@pytest.mark.parametrize(
+    ("values", "milestone", "rate", "expected"),
+    [
+        ({RATE: 1e-3}, 1, 2e-3, {RATE: 1e-3, RATES: [2e-3]}),
+        ({RATE: 1e-3}, 3, 2e-3, {RATE: 1e-3, RATES: [1e-3, 1e-3, 2e-3]}),
+        ({RATE: 1e-3, RATES: [2e-3]}, 2, 3e-3, {RATE: 1e-3, RATES: [2e-3, 3e-3]}),
+        ({RATE: 1e-3, RATES: [2e-3]}, 3, 3e-3, {RATE: 1e-3, RATES: [2e-3, 2e-3, 3e-3]}),
+        ({RATE: 1e-3, RATES: [2e-3, 3e-3]}, 1, 4e-3, {RATE: 1e-3, RATES: [4e-3]}),  # what came later is given up
+    ],
+    ids=str,
+)
+def test_another_rate_from_a_milestone_on(values, milestone, rate, expected):
+    assert extended(values, milestone, rate) == expected
+    assert rate_now(extended(values, milestone, rate)) == rate
+
+
+@pytest.mark.parametrize(
+    ("values", "milestone", "rate", "expected"),
+    [
+        ({RATE: 1e-3}, 2, 1e-3, {RATE: 1e-3}),
+        ({RATE: 1e-3, RATES: []}, 1, 1e-3, {RATE: 1e-3}),
+        ({RATE: 1e-3, RATES: [2e-3]}, 3, 2e-3, {RATE: 1e-3, RATES: [2e-3]}),
+        ({RATE: 1e-3, RATES: [1e-3, 2e-3]}, 2, 1e-3, {RATE: 1e-3}),
+    ],
+    ids=str,
+)
+def test_no_change_is_the_schedule_without_it(values, milestone, rate, expected):
+    assert extended(values, milestone, rate) == expected
+
+
+def test_rates_stay_within_the_space():
+    domain = Range(1e-4, 1e-2, log=True)
+    assert [_within(domain, rate) for rate in (1e-5, 5e-4, 0.5)] == [1e-4, 5e-4, 1e-2]
+    assert _within((1e-3, 2e-3), 2e-3) == 2e-3
+
+
+def test_the_whole_population_takes_turns():
+    class Waiting(SimpleNamespace):
+        """Stands for a trial of Tune, which cannot be made without a Ray."""
+
+        __hash__ = object.__hash__
+        __eq__ = object.__eq__
+
+        def set_status(self, status):
+            self.status = status
+
+        def is_finished(self):
+            return self.status == TuneTrial.TERMINATED
+
+    population = Population(sweep_from_yaml(SWEEP, "rates.yaml"), {str(i): 10.0**-i for i in (2, 3, 4)}, concurrent=2)
+    checkpoints = SimpleNamespace(
+        checkpoint_manager=SimpleNamespace(checkpoint_config=SimpleNamespace(num_to_keep=None))
+    )
+    trials = [
+        Waiting(config={TRIAL: str(i)}, status=TuneTrial.PENDING, experiment_tag=str(i), run_metadata=checkpoints)
+        for i in (2, 3, 4)
+    ]
+    saves = []
+    controller = SimpleNamespace(
+        search_alg=None, get_trials=lambda: trials, _schedule_trial_save=lambda trial, result: saves.append(trial)
+    )
+    for trial in trials:
+        population.on_trial_add(controller, trial)
+    assert [trial.config[RATE] for trial in trials] == [1e-2, 1e-3, 1e-4]
+
+    started = []
+    while chosen := population.choose_trial_to_run(controller):
+        chosen.status = [TuneTrial.PENDING, TuneTrial.RUNNING][len(started)]
+        started.append(chosen)
+    assert started == trials[:2], "two at once"
+    result = {MILESTONE: 1, "frechet_distance.generated": 3.0}
+    assert population.on_trial_result(controller, trials[1], result) == "PAUSE", "the third one waits"
+    trials[1].status = TuneTrial.PAUSED
+    assert population.choose_trial_to_run(controller) is trials[2], "who got least far is next"
+    trials[2].status = TuneTrial.RUNNING
+    trials[0].status = TuneTrial.TERMINATED
+    assert population.choose_trial_to_run(controller) is trials[1]
+
+
+@pytest.fixture
+def job(tmp_path):
+    sweep = sweep_from_yaml(SWEEP, "rates.yaml")
+    words = (f"storage={tmp_path / 'storage'}",)
+    return Job(
+        sweep, words, str(tmp_path / "storage"), str(tmp_path / "sweep"), Cluster(1, 0, local=True), TrackerSpec()
+    )
+
+
+def test_who_goes_on_from_anothers_state_ends_with_the_bits_of_its_schedule(tmp_path, job):
+    latents = small.write_latents(str(tmp_path / "latents"))
+
+    def train(trial, uri, until=0):
+        runtime = LocalRuntime(device=torch.device("cpu"))
+        arguments = {
+            "latents": latents,
+            "fingerprint": "x",
+            "runtime": runtime,
+            "tracker": NullTracker(),
+            "until": until,
+        }
+        stages.train_diffusion(config_of(job, trial), uri=uri, **arguments)
+
+    def weights(uri):
+        return [Path(uri, name).read_bytes() for name in ("weights.safetensors", "weights_raw.safetensors")]
+
+    donor = make_trial(job.sweep, {RATE: 1e-3})
+    denoiser, measures = _uris(job, donor)
+    for images in (48, 96):
+        assert not _keep_state(job, donor, images), "there is none yet"
+        train(donor, denoiser, images)
+        storage.write_json(row_uri(measures, images), {"images": images, "frechet_distance.generated": images / 2})
+        assert _keep_state(job, donor, images)
+    train(donor, denoiser)
+    assert not Path(denoiser, stages.CHECKPOINTS).exists()
+    assert _keep_state(job, donor, 48), "kept for others, although the donor's own checkpoints are gone"
+
+    schedules = {}
+    for milestone, images in ((1, 48), (2, 96)):
+        heir = make_trial(job.sweep, extended(donor.values, milestone, 4e-3))
+        target, target_measures = _uris(job, heir)
+        adopt(job, donor, heir, images)
+        rows = [Path(uri).name for uri in Path(target_measures, "rows").iterdir()]
+        assert len(rows) == milestone and storage.read_json(row_uri(target_measures, images))["images"] == images
+        assert artifacts.Denoiser.open(stages.snapshot_uri(target, images)).images_seen == images
+        adopt(job, donor, heir, images)  # a second time, after a kill
+        train(heir, target)
+        straight = str(tmp_path / "straight" / str(images))
+        train(heir, straight)
+        assert weights(target) == weights(straight) != weights(denoiser)
+        assert stages.read_history(target)[-1]["images"] == 160
+        schedules[images] = weights(target)
+    assert schedules[48] != schedules[96]
+
+
+def test_a_trial_that_keeps_its_rate_is_its_donor(job):
+    donor = make_trial(job.sweep, {RATE: 1e-3})
+    heir = make_trial(job.sweep, extended(donor.values, 1, 1e-3))
+    assert _uris(job, heir) == _uris(job, donor)
+    adopt(job, donor, heir, 48)  # there is nothing to copy, and nothing is missed
+    assert not Path(_uris(job, donor)[0]).exists()
+
+
+def test_one_command_makes_a_schedule_again_without_the_population(job):
+    heir = make_trial(job.sweep, extended({RATE: 1e-3}, 2, 2.5e-4))
+    words = shlex.split(trial_command(job.sweep, heir, job.overrides))[2:]
+    assert plan(parse(words, "").config) == plan(config_of(job, heir))
