@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import posixpath
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -14,6 +15,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from dcae15 import artifacts, storage
+from dcae15.claims import claim
 from dcae15.config import Config, DataConfig, fingerprint, result_fields
 from dcae15.data import images as image_codec
 from dcae15.data import inspection, shapes, shards
@@ -204,17 +206,19 @@ def drawn_source(config: Config) -> str:
 def draw_shapes(config: Config, cluster: Cluster) -> str:
     """Draw the embedded images as files in ImageNet's layout, once; return their folder."""
     root = drawn_source(config)
-    marker = storage.join(root, "complete.json")
+    marker, shape = storage.join(root, "complete.json"), config.data.shapes
     if storage.exists(marker):
         return root
-    shape = config.data.shapes
     plans = []
     for split, count in (("train", shape.images), ("val", shape.val_images)):
         for start in range(0, count, DRAWN_PER_PLAN):
             stop = min(start + DRAWN_PER_PLAN, count)
             plans.append(ShardPlan(f"{split}/{start:08d}", stop - start, (split, start, stop)))
-    write_shards("draw_shapes", root, plans, functools.partial(DrawWriter, root, root, config.data), decoders(cluster))
-    storage.write_json(marker, {"images": shape.images + shape.val_images})
+    with claim(config.storage, posixpath.basename(root), lambda line: print(f"draw_shapes: {line}", flush=True)):
+        if not storage.exists(marker):  # image sets of several resolutions or seeds share what they are made of
+            writer = functools.partial(DrawWriter, root, root, config.data)
+            write_shards("draw_shapes", root, plans, writer, decoders(cluster))
+            storage.write_json(marker, {"images": shape.images + shape.val_images})
     return root
 
 

@@ -26,10 +26,10 @@ def test_the_quick_run_measures_every_arm(tmp_path):
     result = json.loads(out.read_text())
     assert result["quick"] and result["images"] == 64
     assert list(result["write"]) == ["shards, not synced", "npy, synced", "shards", "npy", "tar"]
-    assert list(result["read"]) == ["shards", "npy", "tar"]
+    assert list(result["read"]) == list(result["read again"]) == ["shards", "npy", "tar"]
     for what in ("feed", "wait", "train"):
         assert list(result[what]) == ["shards", "npy, 0 workers", "npy, 2 workers"]
-    for what in ("write", "read", "feed", "train"):
+    for what in ("write", "read", "read again", "feed", "train"):
         assert all(rate["min"] > 0 for rate in result[what].values())
         for arm, found in result["ratios"].get(what, {}).items():
             assert found["median"] == pytest.approx(result[what]["shards"]["median"] / result[what][arm]["median"])
