@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,7 @@ from dcae15 import artifacts, storage, tracking
 from dcae15.config import Config, dump, images_of, phases_of, warnings_for, whole_batches
 from dcae15.evaluation.measure import read_pictures
 from dcae15.orchestration.plan import Stage
-from dcae15.report.data import ReportData, StageSummary, in_order
+from dcae15.report.data import ReportData, Rows, StageSummary, in_order
 from dcae15.report.figures import pictures
 from dcae15.report.html import render
 from dcae15.training.stages import read_history
@@ -88,9 +88,18 @@ def gather(config: Config, stages: Sequence[Stage], seconds: dict[str, float]) -
         grids=in_order(grids),
         prefixes=evaluation.prefixes,
         channel_means=in_order(means),
+        milestones=_milestones(uris),
         samples=dict(zip(image_set.class_names, shown["samples"], strict=False)) if "samples" in shown else {},
         warnings=[*warnings_for(config), *_training_warnings(stages), *evaluation.warnings],
     )
+
+
+def _milestones(uris: Mapping[str, str]) -> Rows:
+    """Return what was measured of generated images on the way, by the names that the report uses."""
+    if "measure_milestones" not in uris:
+        return []
+    rows = artifacts.Milestones.open(uris["measure_milestones"]).rows
+    return [{key.removesuffix(".generated"): value for key, value in row.items()} for row in rows]
 
 
 def _training_warnings(stages: Sequence[Stage]) -> list[str]:

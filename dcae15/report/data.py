@@ -64,3 +64,4 @@ class ReportData:
     channel_means: dict[str, tuple[np.ndarray, np.ndarray]] = field(
         default_factory=dict
     )  # arm -> inputs, maps (P, N, h, w)
+    milestones: Rows = field(default_factory=list)  # 'images' seen and the measures of generated images then

@@ -66,6 +66,18 @@ def channel_curves(channels: Mapping[str, Rows]) -> bytes:
     return draw_panels(panels, columns=3, width=9.9, height=2.5)
 
 
+def milestone_curves(milestones: Rows) -> bytes:
+    """Plot what was measured of generated images over the images that the denoiser had seen. Returns PNG bytes."""
+    found = {key for row in milestones for key in row}
+    panels = []
+    for key in (key for key in MEASURES if key in found):
+        line = Line(
+            MEASURES[key].title, _values(milestones, "images"), _values(milestones, key), colour("diffusion"), "o"
+        )
+        panels.append(Panel(MEASURES[key].title, [line], "images seen"))
+    return draw_panels(panels, columns=2, width=5.8, height=1.75, legend=False)
+
+
 def curves(histories: Mapping[str, Rows]) -> bytes:
     """Plot every scalar of the training histories over the images seen, one line per history. Returns PNG bytes."""
     found = {key for rows in histories.values() for row in rows for key in row} - {"images", "phase"}
@@ -85,7 +97,8 @@ def pictures(data: ReportData) -> dict[str, bytes]:
     """Return every picture of the report as PNG bytes under its name; what has no data is left out.
 
     Names: 'partial_channels_<arm>', 'channel_means_<arm>', 'reconstruction', 'structure', 'channels', 'samples',
-    'training_autoencoder', 'training_diffusion'. Grids show at most eight prefixes, evenly chosen, always the first and the last.
+    'milestones', 'training_autoencoder', 'training_diffusion'. Grids show at most eight prefixes, evenly chosen, always the first
+    and the last.
     """
     autoencoders = {name: rows for name, rows in data.histories.items() if name != "diffusion" and rows}
     diffusion = {name: rows for name, rows in data.histories.items() if name == "diffusion" and rows}
@@ -113,6 +126,8 @@ def pictures(data: ReportData) -> dict[str, bytes]:
         drawn["channels"] = channel_curves(channels)
     if samples:
         drawn["samples"] = _png(sample_grid(samples))
+    if data.milestones:
+        drawn["milestones"] = milestone_curves(data.milestones)
     if autoencoders:
         drawn["training_autoencoder"] = curves(autoencoders)
     if diffusion:

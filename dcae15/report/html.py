@@ -17,7 +17,7 @@ from dcae15.report.figures import pictures
 from dcae15.report.headline import headline, references
 from dcae15.report.measures import MEASURES, RECONSTRUCTION, STRUCTURE, duration, number
 from dcae15.report.plots import colour
-from dcae15.report.tables import by_prefix, measure_of, overview
+from dcae15.report.tables import by_prefix, measure_of, milestone_table, overview
 
 LINKABLE = frozenset({"file", "s3", "gs", "gcs", "abfs", "abfss", "az", "hdfs", "http", "https"})
 LARGEST_PNG = 300_000  # bytes; larger pictures (photographs) are embedded as WebP, which keeps the page mailable
@@ -48,6 +48,7 @@ def render(data: ReportData) -> str:
             structure=by_prefix(data.structure, STRUCTURE),
             overview=overview(data),
             generation=_generation(data.generation),
+            milestones=milestone_table(data.milestones),
         )
     )
 

@@ -92,3 +92,16 @@ def _cells(measure: Measure, values: list[float]) -> list[dict[str, Any]]:
         {"text": number(value, measure.digits) if measured(value) else DASH, "best": ahead and value == best}
         for value in values
     ]
+
+
+def milestone_table(milestones: Rows) -> dict[str, Any]:
+    """Lay out what was measured on the way, a line per milestone: ``measures``, and ``lines`` of ``{images, cells}``."""
+    keys = [key for key in MEASURES if any(measured(row.get(key)) for row in milestones)]
+    lines = [
+        {
+            "images": f"{row['images']:,.0f}",
+            "cells": [number(row.get(key, float("nan")), MEASURES[key].digits) for key in keys],
+        }
+        for row in milestones
+    ]
+    return {"measures": [MEASURES[key] for key in keys], "lines": lines} if lines else {}

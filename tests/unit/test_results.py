@@ -4,12 +4,34 @@ from pathlib import Path
 
 import pytest
 
+from dcae15 import artifacts
 from dcae15.config import build, from_overrides
 from dcae15.evaluation.measure import evaluate
 from dcae15.orchestration.plan import Stage
 from dcae15.orchestration.results import gather
 from dcae15.report.html import render
 from tests.unit.evaluation.test_measure import autoencoder, image_set
+
+
+def test_what_was_measured_on_the_way_is_shown(tmp_path: Path):
+    rows = (
+        {"images": 64_000.0, "frechet_distance.generated": 7.31},
+        {"images": 1.28e5, "frechet_distance.generated": 2.5},
+    )
+    artifacts.Milestones(str(tmp_path / "milestones"), "f" * 16, rows).commit()
+    images = image_set(tmp_path / "images", {"train": 40, "val": 24})
+    arms = {"structured": autoencoder(tmp_path / "autoencoder", 8, (2, 8))}
+    config = build([from_overrides([f"storage={tmp_path}", "evaluation.feature_images=64"])])[0]
+    uri = str(tmp_path / "evaluation")
+    evaluate(config, images=images, autoencoders=arms, uri=uri, fingerprint="f" * 16, say=lambda _: None)
+    stages = [
+        Stage("measure_milestones", "milestones", "f" * 16, str(tmp_path / "milestones"), {}),
+        Stage("evaluate", "evaluation", "f" * 16, uri, {"images": images}),
+    ]
+    page = render(gather(config, stages, {}))
+    assert "<h2>Quality over training</h2>" in page
+    assert '<td class="number">128,000</td><td class="number">2.50</td>' in page
+    assert "<h2>Quality over training</h2>" not in render(gather(config, stages[1:], {}))
 
 
 @pytest.mark.parametrize("generated", [True, False])

@@ -50,6 +50,13 @@ def test_an_arm_has_its_colour_in_every_figure_and_only_where_it_is(data: Report
     assert count(curves({"autoencoder": data.histories["autoencoder"]}), "structured") > 200
 
 
+def test_what_milestones_measured_is_drawn_over_the_images_seen(data: ReportData):
+    milestones = [{"images": 1e3 * i, "frechet_distance": 9.0 / i, "recall": 0.1 * i} for i in (1, 2, 4)]
+    drawn = pictures(dataclasses.replace(data, milestones=milestones))
+    assert set(drawn) - set(pictures(data)) == {"milestones"}
+    assert count(drawn["milestones"], "diffusion") > 500
+
+
 def test_measures_that_nobody_has_take_no_room(data: ReportData):
     nothing = {"class_accuracy": float("nan"), "frechet_distance": float("nan")}
     rows = [{**row, **nothing} for row in data.reconstruction["structured"]]
