@@ -56,7 +56,7 @@ class Workplace:
     def environment(self, variables: Mapping[str, str] | None = None) -> dict[str, str]:
         return {**clean_environment(), "RAY_TMPDIR": str(self.ray), **self.variables, **(variables or {})}
 
-    def run(self, script: str, *words: str, variables: Mapping[str, str] | None = None, timeout_s: float = 400) -> Done:
+    def run(self, script: str, *words: str, variables: Mapping[str, str] | None = None, timeout_s: float = 800) -> Done:
         """Run a script of `pipelines/` to its end."""
         began = time.monotonic()
         done = subprocess.run(

@@ -16,7 +16,7 @@ SCRIPT = Path(__file__).with_name("ray_cost.py")
 
 
 @pytest.mark.ray
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1200)
 def test_the_quick_run_measures_both_arms_of_every_stage(tmp_path):
     out = tmp_path / "out.json"
     stages = ["train_autoencoder", "cache_latents", "train_diffusion"]

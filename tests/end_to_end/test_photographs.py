@@ -20,7 +20,7 @@ from dcae15.artifacts import ImageSet
 from dcae15.data.images import center_crop, decode
 from tests.scripts import TINY, Done, Workplace, workplace
 
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(1200)]
 
 PACKAGES = {"skimage": "data", "sklearn": "datasets/images", "matplotlib": "mpl-data/sample_data"}
 CLASSES = {

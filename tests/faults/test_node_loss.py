@@ -19,7 +19,7 @@ from dcae15.data.shards import ShardRecord, read_records, write_shard
 from dcae15.orchestration.cluster import ENVIRONMENT
 from dcae15.orchestration.sharding import Pool, ShardPlan, write_shards
 
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
 
 ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers cannot import tests
 

@@ -2,7 +2,7 @@ import pytest
 
 from tests.faults import random_kills
 
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(1800)]
 
 
 def test_a_job_that_is_killed_at_random_ends_as_an_undisturbed_one(tmp_path):

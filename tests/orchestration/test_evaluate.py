@@ -12,7 +12,7 @@ import pytest
 from tests.scripts import REPOSITORY, workplace
 from tests.unit.evaluation.test_measure import autoencoder, image_set
 
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(1200)]
 
 SCRIPT = """
 import sys

@@ -157,7 +157,7 @@ def test_export_says_what_is_missing(tmp_path):
 
 
 @pytest.mark.ray
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1200)
 def test_the_scripts_take_foreign_weights(tmp_path):
     diffusers = pytest.importorskip("diffusers", reason="diffusers is a test dependency only")
     spec, weights = golden("dcae10_f8c16")

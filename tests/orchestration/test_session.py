@@ -8,7 +8,7 @@ import ray
 from dcae15.config import build, from_overrides
 from dcae15.orchestration.cluster import Session
 
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
 
 
 @pytest.fixture(autouse=True)

@@ -21,7 +21,7 @@ from dcae15.errors import DataError
 from dcae15.orchestration.cluster import connect
 from dcae15.orchestration.sharding import Pool, ShardPlan, write_shards
 
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
 
 ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers cannot import tests
 

@@ -16,7 +16,7 @@ from dcae15.orchestration.validate import validate
 from tests import layouts
 from tests.preparing import below, prepared, settings
 
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ from dcae15.orchestration.cluster import connect
 from tests import layouts
 from tests.preparing import below, prepared, settings
 
-pytestmark = [pytest.mark.ray, pytest.mark.s3, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.ray, pytest.mark.s3, pytest.mark.timeout(900)]
 
 
 def test_tars_and_parquet_in_a_bucket(tmp_path, s3_root, monkeypatch):

@@ -18,7 +18,7 @@ from dcae15.orchestration.plan import plan
 from tests.latent_sets import make_autoencoder, make_images, make_latents
 from tests.snippets import blocks, run
 
-pytestmark = [pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.timeout(900)]
 
 
 @pytest.mark.ray

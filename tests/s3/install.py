@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import subprocess
 import sys
@@ -36,6 +37,13 @@ def install() -> Path:
         RuntimeError: venv or pip failed; the message holds the end of their output.
     """
     folder = environment_folder()
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with folder.with_name(f"{folder.name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # another process of the tests may install it now
+        return _install(folder)
+
+
+def _install(folder: Path) -> Path:
     python = folder / "bin" / "python"
     if python.exists() and subprocess.run([python, "-c", _CHECK, *PINS], capture_output=True).returncode == 0:
         return python
