@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.distributed.tensor import DTensor
 
 from dcae15.config import TrainingConfig
 from dcae15.data.loader import Batch
@@ -177,7 +176,7 @@ def _clip(network: torch.nn.Module, most: float) -> Tensor:
     """Scale the gradient down to the norm ``most`` (0 means never); return its norm before."""
     trainable = [p for p in network.parameters() if p.requires_grad]
     norm = torch.nn.utils.clip_grad_norm_(trainable, most or math.inf)
-    return norm.full_tensor() if isinstance(norm, DTensor) else norm
+    return norm.full_tensor() if parallel.is_shard(norm) else norm
 
 
 def _move(optimizer: torch.optim.Optimizer, rate: float) -> None:

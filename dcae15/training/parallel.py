@@ -1,7 +1,8 @@
 """Switches of training, applied to a network from outside: recomputed activations, compilation, several workers.
 
 The network's code knows nothing of them, and parameter names stay as they are. Under FSDP2 parameters are shards
-(``DTensor``); `whole` and `put` convert between them and the whole tensors that checkpoints hold.
+(``DTensor``); `whole` and `put` convert between them and the whole tensors that checkpoints hold. What torch has for shards is
+imported where it is used: it takes as long as torch itself, and a process that trains nothing needs none of it.
 """
 
 from __future__ import annotations
@@ -9,13 +10,10 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, TypeGuard, cast
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import FSDPModule, fully_shard
-from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.checkpoint import checkpoint
 
@@ -24,6 +22,10 @@ from dcae15.losses import LossTerms
 from dcae15.models.autoencoder import Autoencoder
 from dcae15.models.dit import DiT
 from dcae15.runtime import Runtime
+
+if TYPE_CHECKING:
+    from torch.distributed.fsdp import FSDPModule
+    from torch.distributed.tensor import DTensor
 
 
 class Step:
@@ -53,10 +55,13 @@ class Step:
         self.sharded: list[FSDPModule] = []
         self.call: Any = objective
         if sharded:
+            from torch.distributed.device_mesh import init_device_mesh
+            from torch.distributed.fsdp import fully_shard
+
             mesh = init_device_mesh(runtime.device.type, (runtime.world,))
             for module in (*blocks, *roots):
                 fully_shard(module, mesh=mesh)
-            self.sharded = [cast(FSDPModule, root) for root in roots]
+            self.sharded = [cast("FSDPModule", root) for root in roots]
             if config.channels_last:  # shards are contiguous; convolutions follow their inputs as well
                 for root in roots:
                     root.register_forward_pre_hook(_channels_last)
@@ -123,9 +128,16 @@ def _roots(network: nn.Module) -> list[nn.Module]:
     return [network.encoder, network.decoder] if isinstance(network, Autoencoder) else [network]
 
 
+def is_shard(value: Tensor) -> TypeGuard[DTensor]:
+    """Return whether a tensor is shared out over the workers."""
+    from torch.distributed.tensor import DTensor
+
+    return isinstance(value, DTensor)
+
+
 def local(value: Tensor) -> Tensor:
     """Return this worker's part of a tensor, sharing memory."""
-    return value.to_local() if isinstance(value, DTensor) else value
+    return value.to_local() if is_shard(value) else value
 
 
 def whole(tree: Any, keep: bool = True) -> Any:
@@ -135,7 +147,7 @@ def whole(tree: Any, keep: bool = True) -> Any:
     """
     if isinstance(tree, Tensor):
         value = tree.detach()
-        value = value.full_tensor() if isinstance(value, DTensor) else value
+        value = value.full_tensor() if is_shard(value) else value
         return value.to("cpu", copy=True).contiguous() if keep else None
     if isinstance(tree, dict):
         return {key: whole(value, keep) for key, value in tree.items()}
@@ -145,7 +157,9 @@ def whole(tree: Any, keep: bool = True) -> Any:
 def like(value: Tensor, target: Tensor) -> Tensor:
     """Return a whole tensor on the device of ``target``, sharded and laid out in memory as it is."""
     value = value.to(dtype=target.dtype)
-    if isinstance(target, DTensor):
+    if is_shard(target):
+        from torch.distributed.tensor import distribute_tensor
+
         return distribute_tensor(value.to(target.device), target.device_mesh, target.placements)
     return torch.empty_like(target).copy_(value)  # a fused optimizer needs the strides of its parameter
 
