@@ -168,7 +168,7 @@ def test_nothing_unfinished_is_left(pipeline: Pipeline) -> None:
 
 def test_no_process_of_ray_stays(pipeline: Pipeline) -> None:
     assert pipeline.place.ray_sessions() > 0, "Ray was looked for in the wrong place"
-    wait_until(lambda: not pipeline.place.ray_processes(), 30, "Ray's processes end")
+    wait_until(lambda: not pipeline.place.ray_processes(), 120, "Ray's processes end")
 
 
 def test_a_second_run_reuses_everything_without_ray(pipeline: Pipeline, repeated: tuple[Done, int]) -> None:

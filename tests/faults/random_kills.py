@@ -93,7 +93,7 @@ def torment(folder: Path, kills: int, seed: int, images: int) -> Outcome:
             if driver.poll() is None and killed.total() < kills:
                 driver.kill()  # after the raylet, its driver: it may wait for a cluster that is gone
             code = driver.wait(600)
-            wait_until(lambda: not place.ray_processes(), 120, "Ray ends with its driver")
+            wait_until(lambda: not place.ray_processes(), 300, "Ray ends with its driver")
             if code == 0:
                 break
             if killed.total() >= kills and code not in (-signal.SIGKILL,):

@@ -63,14 +63,14 @@ class Run:
 
     def wait_for(self, condition: Callable[[], bool], what: str) -> None:
         """Wait for a condition while the process lives."""
-        wait_until(lambda: condition() or self.process.poll() is not None, 300, what)
+        wait_until(lambda: condition() or self.process.poll() is not None, 600, what)
         assert condition(), f"ended with {self.process.poll()} before: {what}\n{self.log.read_text()[-3000:]}"
 
     def kill(self) -> None:
         """kill -9 the driver, and wait until its Ray is gone."""
         self.process.kill()
         self.process.wait()
-        wait_until(lambda: not self.place.ray_processes(), 120, "Ray ends with its driver")
+        wait_until(lambda: not self.place.ray_processes(), 300, "Ray ends with its driver")
 
     def finish(self) -> None:
         """Wait for success."""
@@ -159,7 +159,7 @@ def disturbed(tmp_path_factory: pytest.TempPathFactory, undisturbed: dict[str, P
         run = start()
         run.wait_for(lambda: written("sample", 2), "a shard of generated images")
         run.process.send_signal(signal.SIGTERM)
-        assert run.process.wait(60) == 143
+        assert run.process.wait(300) == 143
         unfinished("sample")
 
         start().finish()

@@ -13,7 +13,7 @@ from dcae15.artifacts import LatentSet
 from tests.s3.proxy import FaultyProxy
 from tests.scripts import REPOSITORY, TINY, Workplace, wait_until, workplace
 
-pytestmark = [pytest.mark.ray, pytest.mark.s3, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.ray, pytest.mark.s3, pytest.mark.timeout(1800)]
 
 WORDS = [
     "--config",
@@ -57,10 +57,10 @@ def test_a_job_survives_faults_and_continues_after_an_outage(tmp_path, s3_server
         log = tmp_path / "log"
         s3_proxy.share = SHARE
         driver = start(place, log, s3_proxy, *given, f"storage={s3_root}")
-        wait_until(lambda: shards_there() >= 2 or driver.poll() is not None, 120, "two shards")
+        wait_until(lambda: shards_there() >= 2 or driver.poll() is not None, 300, "two shards")
         assert driver.poll() is None, log.read_text()
         s3_proxy.down = True
-        assert driver.wait(300) == 1, log.read_text()
+        assert driver.wait(600) == 1, log.read_text()
         text = log.read_text()
         assert text.count("error: ") == 1, text
         assert "the endpoint cannot be reached" in text, text
@@ -70,12 +70,12 @@ def test_a_job_survives_faults_and_continues_after_an_outage(tmp_path, s3_server
         assert 2 <= before < len(expected.splits["train"].shards) + len(expected.splits["val"].shards)
 
         driver = start(place, log, s3_proxy, *given, f"storage={s3_root}")
-        wait_until(lambda: shards_there() > before or driver.poll() is not None, 120, "another shard")
+        wait_until(lambda: shards_there() > before or driver.poll() is not None, 300, "another shard")
         s3_proxy.down = True
         seen = len(s3_proxy.requests)
         wait_until(lambda: len(s3_proxy.requests) > seen + 5, 60, "requests during a short outage")
         s3_proxy.down = False
-        assert driver.wait(300) == 0, log.read_text()
+        assert driver.wait(600) == 0, log.read_text()
         assert "were done before; continuing" in log.read_text()
         ours = LatentSet.open(artifact(log.read_text()))
         assert s3_proxy.broken > 10

@@ -104,7 +104,7 @@ def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Head]:
         finally:
             process.terminate()
             process.wait(60)
-            wait_until(lambda: not place.ray_processes(), 60, "Ray has ended")
+            wait_until(lambda: not place.ray_processes(), 300, "Ray has ended")
 
 
 def test_the_script_joins_a_running_cluster(head, tmp_path):
@@ -142,7 +142,7 @@ def test_a_job_stops_when_told_and_goes_on_when_submitted_again(head, tmp_path):
     words = ("autoencoder.training.images=16000", "autoencoder.training.checkpoint_images=320", "baseline=false")
     submitted = head.submit(storage, *words, options=("--no-wait", "--submission-id", "first"))
     assert submitted.returncode == 0, submitted.stdout + submitted.stderr
-    wait_until(lambda: any(storage.glob("autoencoder/*/checkpoints/*.pt.json")), 200, "a checkpoint")
+    wait_until(lambda: any(storage.glob("autoencoder/*/checkpoints/*.pt.json")), 600, "a checkpoint")
     stopped = head.job("stop", "first")
     assert stopped.returncode == 0, stopped.stdout + stopped.stderr
     status = head.job("status", "first")

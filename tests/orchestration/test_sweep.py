@@ -156,7 +156,7 @@ def continued(sweeps: Sweeps) -> Continued:
     finally:
         process.kill()
         process.wait()
-    wait_until(lambda: not sweeps.place.ray_processes(), 120, "Ray ends with its driver")
+    wait_until(lambda: not sweeps.place.ray_processes(), 300, "Ray ends with its driver")
     made, killed = sweeps.made(), sweeps.records("crossed")
     done = sweeps.run("crossed", CROSSED)
     assert done.code == 0, done.out[-3000:] + done.err[-3000:]
