@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import posixpath
 from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from dcae15 import storage, tracking
+from dcae15.claims import claim
 from dcae15.config import (
     Config,
     Range,
@@ -81,8 +83,17 @@ class _Run:
         self.folder = storage.join(self.config.storage, "sweeps", f"{sweep.name}-{self.digest[:8]}")
 
     def run(self) -> list[TrialRecord]:
-        """Return the records of all trials; those that have not ended are run first."""
+        """Return the records of all trials; those that have not ended are run first.
+
+        While another process runs the same sweep, this one waits and then runs what is left: two schedulers and searches
+        that know only their own trials would decide worse, and draw too many.
+        """
         storage.check_access(self.config.storage)
+        name = posixpath.basename(self.folder)
+        with claim(self.config.storage, f"sweep-{name}", lambda line: print(f"{name}: {line}", flush=True)):
+            return self._run_claimed()
+
+    def _run_claimed(self) -> list[TrialRecord]:
         drawn = [make_trial(self.sweep, r.values, r.arm, r.seed) for r in read_records(self.folder)]
         board = Board(self.sweep, self.folder, self.trials or drawn)
         ended = [record for record in board.records.values() if record.status in DONE]

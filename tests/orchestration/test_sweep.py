@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -93,6 +93,22 @@ class Sweeps:
     def run(self, name: str, text: str, *words: str) -> Done:
         return self.place.run("sweep", *self.words(name, text), *words, timeout_s=1200)
 
+    def kill_when(self, name: str, text: str, reached: Callable[[], bool], what: str) -> None:
+        """Run a sweep until something is reached, and kill its driver there."""
+        log = self.place.folder / "log"
+        command = [sys.executable, str(REPOSITORY / "pipelines" / "sweep.py"), *self.words(name, text)]
+        with log.open("wb") as out:
+            process = subprocess.Popen(
+                command, cwd=self.place.folder, env=self.place.environment(), stdout=out, stderr=subprocess.STDOUT
+            )
+        try:
+            wait_until(lambda: process.poll() is not None or reached(), 600, what)
+            assert process.poll() is None, log.read_text()[-3000:]
+        finally:
+            process.kill()
+            process.wait()
+        wait_until(lambda: not self.place.ray_processes(), 300, "Ray ends with its driver")
+
     def folder(self, name: str) -> Path:
         (found,) = (self.storage / "sweeps").glob(f"{name}-*")
         return found
@@ -140,23 +156,10 @@ class Continued:
 
 @pytest.fixture(scope="module")
 def continued(sweeps: Sweeps) -> Continued:
-    log = sweeps.place.folder / "log"
-    command = [sys.executable, str(REPOSITORY / "pipelines" / "sweep.py"), *sweeps.words("crossed", CROSSED)]
-    with log.open("wb") as out:
-        process = subprocess.Popen(
-            command, cwd=sweeps.place.folder, env=sweeps.place.environment(), stdout=out, stderr=subprocess.STDOUT
-        )
-    try:
-        wait_until(
-            lambda: process.poll() is not None or any(record.curve for record in sweeps.records("crossed")),
-            600,
-            "a trial has measured its first milestone",
-        )
-        assert process.poll() is None, log.read_text()[-3000:]
-    finally:
-        process.kill()
-        process.wait()
-    wait_until(lambda: not sweeps.place.ray_processes(), 300, "Ray ends with its driver")
+    def measured() -> bool:
+        return any(record.curve for record in sweeps.records("crossed"))
+
+    sweeps.kill_when("crossed", CROSSED, measured, "a trial has measured its first milestone")
     made, killed = sweeps.made(), sweeps.records("crossed")
     done = sweeps.run("crossed", CROSSED)
     assert done.code == 0, done.out[-3000:] + done.err[-3000:]
@@ -251,7 +254,8 @@ def test_a_finished_sweep_is_only_reported_again(sweeps, continued):
 
 
 def test_a_trial_that_fails_is_reported_and_does_not_fail_the_sweep(sweeps, continued, tmp_path):
-    done = sweeps.run("hopeful", HOPEFUL)
+    # Two trials at once on two CPUs, and each has a worker of Ray Train: if trials held CPUs themselves, none would be left.
+    done = sweeps.run("hopeful", HOPEFUL, "scaling.num_workers=1", "scaling.cpus_per_worker=1")
     assert done.code == 0, done.out[-3000:] + done.err[-3000:]
     records = {record.arm: record for record in sweeps.records("hopeful")}
     assert records["fine"].status == "finished"
@@ -283,7 +287,13 @@ def test_a_search_draws_its_trials_on_its_way(sweeps):
     assert sweeps.place.ray_sessions() == sessions and sweeps.records("found") == records
 
 
-def test_a_population_goes_on_from_its_best(sweeps, continued, tmp_path):
+def test_a_population_goes_on_from_its_best_also_after_a_kill(sweeps, continued, tmp_path):
+    def measured() -> bool:
+        return sum(len(record.curve) for record in sweeps.records("turns")) >= 5
+
+    sweeps.kill_when("turns", TURNS, measured, "all have measured their first milestone, and one its second")
+    killed = {record.id: record for record in sweeps.records("turns")}
+    assert any(record.status == "running" for record in killed.values()), "the kill came too late"
     done = sweeps.run("turns", TURNS)
     assert done.code == 0, done.out[-3000:] + done.err[-3000:]
     records = sweeps.records("turns")
@@ -291,6 +301,9 @@ def test_a_population_goes_on_from_its_best(sweeps, continued, tmp_path):
     planned = {make_trial(sweep_from_yaml(TURNS, ""), record.values).id for record in records}
     assert planned != {record.id for record in records}, "a worse one went on from a better one, with another schedule"
     for record in records:
+        before = killed[record.id]
+        if record.values == before.values:  # it went on as it was
+            assert record.curve[: len(before.curve)] == before.curve
         assert [row["images"] for row in record.curve] == [160, 320, 480]
         config = parse(shlex.split(record.command)[2:], "").config
         made = {stage.name: stage.fingerprint for stage in plan(config)}
