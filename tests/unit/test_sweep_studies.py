@@ -18,7 +18,7 @@ GIVEN = ["data.source=s3://a/b", "autoencoder.losses.perceptual.vgg=/v", "autoen
 TRIALS = {
     "channel_count": (16, 16),
     "channels_cpu": (15,),
-    "convergence": (36, 36, 36),
+    "convergence": (36, 12, 36, 36),
     "mask_strategy": (18, 18),
     "partial_reconstruction": (3, 2),
     "sparsity": (16, 12),
