@@ -75,7 +75,7 @@ def milestone_curves(milestones: Rows) -> bytes:
             MEASURES[key].title, _values(milestones, "images"), _values(milestones, key), colour("diffusion"), "o"
         )
         panels.append(Panel(MEASURES[key].title, [line], "images seen"))
-    return draw_panels(panels, columns=2, width=5.8, height=1.75, legend=False)
+    return draw_panels(panels, columns=4, width=11.6, height=2.1, legend=False)
 
 
 def curves(histories: Mapping[str, Rows]) -> bytes:
@@ -89,7 +89,7 @@ def curves(histories: Mapping[str, Rows]) -> bytes:
             label = "structured" if name == "autoencoder" else name
             having = [row for row in rows if key in row]  # what is logged rarely is still one connected line
             lines.append(Line(label, _values(having, "images"), _values(having, key), colour(label)))
-        panels.append(Panel(key.replace("_", " "), lines, "images seen"))
+        panels.append(Panel(key.replace("_", " "), lines, "images seen", from_zero=key == "learning_rate"))
     return draw_panels(panels, columns=2, width=5.8, height=1.75)
 
 

@@ -89,7 +89,7 @@ def references(generation: dict[str, float], key: str) -> dict[str, float]:
 
 def _reference(generation: dict[str, float], key: str, measure: Measure) -> str:
     known = {what: value for what, value in references(generation, key).items() if measured(value)}
-    return "; ".join(f"{what} images: {number(value, measure.digits)}" for what, value in known.items())
+    return "; ".join(f"{what}: {number(value, measure.digits)}" for what, value in known.items())
 
 
 def _at(rows: Rows, prefix: int, key: str) -> float:

@@ -91,7 +91,7 @@ def data_uri(png: bytes) -> Markup:
 
 def _generation(generation: dict[str, float]) -> list[dict[str, Any]]:
     """Return the measures of generated images in reading order, each with its reference values."""
-    given = {key for key in generation if "_of_" not in key}
+    given = {key for key in generation if "_of_" not in key} - {"images"}  # the protocol's count
     keys = [key for key in MEASURES if key in given] + sorted(given - set(MEASURES))
     return [
         {

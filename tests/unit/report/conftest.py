@@ -137,11 +137,11 @@ def report_data(side: int = 32, images: int = 8) -> ReportData:
         structure={"structured": shares(0.95, 0.27), "baseline": shares(0.38, 0.31)},
         generation={
             "frechet_distance": 17.1,
-            "frechet_distance_of_validation": 1.21,
+            "frechet_distance_of_training_images": 1.21,
             "precision": 0.71,
             "recall": 0.52,
             "class_accuracy": 0.934,
-            "class_accuracy_of_validation": 0.981,
+            "class_accuracy_of_training_images": 0.981,
         },
         protocol={"images": "1,000", "features": "classifier of this image set, 3f2a9c11", "solver": "heun, 25 steps"},
         grids={"structured": (inputs, partial(inputs, rng, 25)), "baseline": (inputs, partial(inputs, rng, 110))},

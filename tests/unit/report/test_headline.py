@@ -64,7 +64,7 @@ def test_what_was_not_measured_makes_no_headline(data: ReportData):
 
 def test_generated_images_stand_beside_their_reference(data: ReportData):
     tile = next(tile for tile in headline(data).tiles if tile.label == "Fréchet distance of generated images")
-    assert (tile.value, tile.comparison) == ("17.10", "validation images: 1.21")
+    assert (tile.value, tile.comparison) == ("17.10", "training images: 1.21")
 
 
 def test_numbers_and_durations():
