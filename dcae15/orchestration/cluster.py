@@ -98,7 +98,7 @@ def connect(config: Config) -> Iterator[Cluster]:
     local = address == "local"
     in_job = "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ
     package = Path(dcae15.__file__).parent
-    variables = {**ENVIRONMENT, **_public(storage.environment())}
+    variables = {**{name: os.environ[name] for name in ENVIRONMENT}, **_public(storage.environment())}
     runtime_env: dict[str, object] = {"env_vars": variables}
     options: dict[str, object] = {}
     if local:
