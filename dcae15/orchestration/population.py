@@ -20,6 +20,7 @@ from ray.tune.schedulers import PopulationBasedTraining
 from dcae15 import artifacts, storage
 from dcae15.config import Range, Sweep, Trial, Value, whole_batches
 from dcae15.evaluation.milestones import Row, row_uri
+from dcae15.orchestration.board import DONE
 from dcae15.orchestration.plan import plan
 from dcae15.orchestration.trial import Job, config_of, run_trial
 from dcae15.training.checkpoint import checkpoint_names
@@ -33,17 +34,20 @@ _GOES_ON = "goes_on.json"
 
 
 class Population(PopulationBasedTraining):
-    """Tune's scheduler; a trial that goes on from another's weights keeps its own name, and waits for its turn when it has to.
+    """Tune's scheduler, which compares all trials when they have reached the same milestone.
+
+    A trial that goes on from another's weights keeps its own name, and waits for its turn when it has to.
 
     Args:
         sweep: its space has the learning rate alone.
-        rates: learning rate that each trial has now, by id.
+        records: of all trials, as they are now.
         concurrent: how many trials run at once.
     """
 
-    def __init__(self, sweep: Sweep, rates: Mapping[str, float], concurrent: int) -> None:
+    def __init__(self, sweep: Sweep, records: Sequence[TrialRecord], concurrent: int) -> None:
         domain = sweep.space[RATE]
-        self._rates, self._concurrent = dict(rates), concurrent
+        self._concurrent, self._gone = concurrent, set[Any]()
+        self._rates = {record.id: rate_now(record.values) for record in records}
         super().__init__(
             time_attr=MILESTONE,
             metric=sweep.metric,
@@ -53,7 +57,11 @@ class Population(PopulationBasedTraining):
             custom_explore_fn=lambda params: {**params, RATE: _within(domain, params[RATE])},
             require_attrs=False,
             log_config=False,
+            # Else who reports first is compared with where the others were before, and the state of the first is not kept.
+            synch=True,
         )
+        # After a kill the others first catch up with who got furthest: what comes before was decided.
+        self._next_perturbation_sync = max([1, *(len(r.curve) for r in records if r.status not in DONE)])
 
     def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
         """Begin with the learning rate that the trial has; one whose process was lost goes on as it was."""
@@ -69,9 +77,35 @@ class Population(PopulationBasedTraining):
         So the whole population takes turns. Tune's own limit would let the first ones run to their ends before the others begin.
         """
         trials = tune_controller.get_trials()
-        busy = sum(trial.status in (TuneTrial.PENDING, TuneTrial.RUNNING) for trial in trials)
-        waiting = [trial for trial in trials if trial.status == TuneTrial.PAUSED and busy < self._concurrent]
+        if sum(trial.status in (TuneTrial.PENDING, TuneTrial.RUNNING) for trial in trials) >= self._concurrent:
+            return None
+        waiting = [t for t in trials if t.status == TuneTrial.PAUSED and not self._at_milestone(t)]
         return min(waiting, key=lambda trial: self._trial_state[trial].last_train_time, default=None)
+
+    def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
+        """Compare all trials once the last one has reached the milestone; nobody waits for those that ended."""
+        for gone in self._gone:
+            state = self._trial_state[gone]
+            state.last_train_time, state.last_score = self._next_perturbation_sync, None
+        return super().on_trial_result(tune_controller, trial, result)
+
+    def on_trial_complete(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> None:
+        """Compare the others, if they waited for this trial alone."""
+        self._go_on_without(tune_controller, trial)
+
+    def on_trial_error(self, tune_controller: Any, trial: Any) -> None:
+        """Compare the others, if they waited for this trial alone."""
+        self._go_on_without(tune_controller, trial)
+
+    def _go_on_without(self, tune_controller: Any, trial: Any) -> None:
+        self._gone.add(trial)
+        others = [other for other in tune_controller.get_trials() if other not in self._gone]
+        if others and all(other.status == TuneTrial.PAUSED and self._at_milestone(other) for other in others):
+            result: Any = self._trial_state[others[0]].last_result
+            self.on_trial_result(tune_controller, others[0], result)
+
+    def _at_milestone(self, trial: Any) -> bool:
+        return self._trial_state[trial].last_train_time >= self._next_perturbation_sync
 
     def _get_new_config(self, trial: Any, trial_to_clone: Any) -> tuple[dict[str, Any], dict[str, Any]]:
         config, operations = super()._get_new_config(trial, trial_to_clone)

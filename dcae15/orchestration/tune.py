@@ -30,7 +30,7 @@ from dcae15.errors import ConfigError
 from dcae15.evaluation.milestones import Row
 from dcae15.orchestration.board import DONE, Board
 from dcae15.orchestration.cluster import Cluster, check_workers
-from dcae15.orchestration.population import STATES, TRIAL, Population, rate_now, run_member
+from dcae15.orchestration.population import STATES, TRIAL, Population, run_member
 from dcae15.orchestration.trial import Job, config_of, run_trial, trial_values
 from dcae15.redaction import redact
 from dcae15.trials import TrialRecord, read_record, waiting, write_record
@@ -175,7 +175,7 @@ def _scheduler(sweep: Sweep, records: Sequence[TrialRecord], concurrent: int) ->
     if sweep.scheduler == "none":
         return FIFOScheduler()
     if sweep.scheduler == "pbt":
-        return Population(sweep, {record.id: rate_now(record.values) for record in records}, concurrent)
+        return Population(sweep, records, concurrent)
     made = ASHAScheduler(
         time_attr=RUNG,
         metric=sweep.metric,

@@ -33,6 +33,7 @@ from dcae15.orchestration.trial import Job, config_of
 from dcae15.runtime import LocalRuntime
 from dcae15.tracking import NullTracker, TrackerSpec
 from dcae15.training import stages
+from dcae15.trials import TrialRecord
 from tests.unit.training import small
 
 SWEEP = """
@@ -93,47 +94,146 @@ def test_rates_stay_within_the_space():
     assert _within((1e-3, 2e-3), 2e-3) == 2e-3
 
 
-def test_the_whole_population_takes_turns():
-    class Waiting(SimpleNamespace):
-        """Stands for a trial of Tune, which cannot be made without a Ray."""
+class Member(SimpleNamespace):
+    """Stands for a trial of Tune, which cannot be made without a Ray."""
 
-        __hash__ = object.__hash__
-        __eq__ = object.__eq__
+    __hash__ = object.__hash__
+    __eq__ = object.__eq__
 
-        def set_status(self, status):
-            self.status = status
+    def set_status(self, status):
+        self.status = status
 
-        def is_finished(self):
-            return self.status == TuneTrial.TERMINATED
+    def set_config(self, config):
+        self.config = config
 
-    population = Population(sweep_from_yaml(SWEEP, "rates.yaml"), {str(i): 10.0**-i for i in (2, 3, 4)}, concurrent=2)
-    checkpoints = SimpleNamespace(
-        checkpoint_manager=SimpleNamespace(checkpoint_config=SimpleNamespace(num_to_keep=None))
-    )
-    trials = [
-        Waiting(config={TRIAL: str(i)}, status=TuneTrial.PENDING, experiment_tag=str(i), run_metadata=checkpoints)
-        for i in (2, 3, 4)
-    ]
-    saves = []
-    controller = SimpleNamespace(
-        search_alg=None, get_trials=lambda: trials, _schedule_trial_save=lambda trial, result: saves.append(trial)
-    )
-    for trial in trials:
-        population.on_trial_add(controller, trial)
-    assert [trial.config[RATE] for trial in trials] == [1e-2, 1e-3, 1e-4]
+    def set_experiment_tag(self, tag):
+        self.tag = tag
 
-    started = []
-    while chosen := population.choose_trial_to_run(controller):
-        chosen.status = [TuneTrial.PENDING, TuneTrial.RUNNING][len(started)]
-        started.append(chosen)
-    assert started == trials[:2], "two at once"
-    result = {MILESTONE: 1, "frechet_distance.generated": 3.0}
-    assert population.on_trial_result(controller, trials[1], result) == "PAUSE", "the third one waits"
-    trials[1].status = TuneTrial.PAUSED
-    assert population.choose_trial_to_run(controller) is trials[2], "who got least far is next"
-    trials[2].status = TuneTrial.RUNNING
-    trials[0].status = TuneTrial.TERMINATED
-    assert population.choose_trial_to_run(controller) is trials[1]
+    def is_finished(self):
+        return self.status in (TuneTrial.TERMINATED, TuneTrial.ERROR)
+
+
+class Members:
+    """A population of three, two at once, and what Tune's controller is to it."""
+
+    def __init__(self, *milestones: int) -> None:
+        self.rates = {"two": 1e-2, "three": 1e-3, "four": 1e-4}
+        curves = milestones or (0, 0, 0)
+        records = [
+            TrialRecord(name, "rates", values={RATE: rate}, curve=[{"images": 48.0 * (i + 1)} for i in range(count)])
+            for (name, rate), count in zip(self.rates.items(), curves, strict=True)
+        ]
+        self.population = Population(sweep_from_yaml(SWEEP, "rates.yaml"), records, concurrent=2)
+        self.trials = {name: self._trial(name) for name in self.rates}
+        self.controller = SimpleNamespace(
+            search_alg=None,
+            get_trials=lambda: list(self.trials.values()),
+            get_live_trials=lambda: {t for t in self.trials.values() if t.status != TuneTrial.TERMINATED},
+            _schedule_trial_save=lambda trial, result: trial.checkpoint,
+            pause_trial=lambda trial, should_checkpoint: trial.set_status(TuneTrial.PAUSED),
+        )
+        for trial in self.trials.values():
+            self.population.on_trial_add(self.controller, trial)
+
+    @staticmethod
+    def _trial(name: str) -> Member:
+        kept = SimpleNamespace(
+            checkpoint_config=SimpleNamespace(num_to_keep=None),
+            _latest_checkpoint_result=SimpleNamespace(checkpoint="none"),
+        )
+        return Member(
+            trial_id=name,
+            config={TRIAL: name},
+            status=TuneTrial.PENDING,
+            experiment_tag=name,
+            checkpoint=f"state of {name}",
+            temporary_state=SimpleNamespace(saving_to=None),
+            run_metadata=SimpleNamespace(checkpoint_manager=kept),
+        )
+
+    def started(self) -> list[str]:
+        """Start all that may start now."""
+        started = []
+        while trial := self.population.choose_trial_to_run(self.controller):
+            trial.status = TuneTrial.RUNNING
+            started.append(trial.trial_id)
+        return started
+
+    def report(self, name: str, milestone: int, distance: float) -> None:
+        trial = self.trials[name]
+        decision = self.population.on_trial_result(
+            self.controller, trial, {MILESTONE: milestone, "frechet_distance.generated": distance}
+        )
+        assert decision == "PAUSE" or (decision == "NOOP" and trial.status == TuneTrial.PAUSED)
+        trial.status = TuneTrial.PAUSED
+
+    def end(self, name: str, status: str) -> None:
+        trial = self.trials[name]
+        if status == TuneTrial.ERROR:
+            self.population.on_trial_error(self.controller, trial)
+        else:
+            self.population.on_trial_complete(self.controller, trial, {})
+        trial.status = status
+
+    def goes_on_from(self) -> dict[str, str]:
+        """Return whose state each one was given."""
+        kept = {
+            n: t.run_metadata.checkpoint_manager._latest_checkpoint_result.checkpoint for n, t in self.trials.items()
+        }
+        return {name: state.removeprefix("state of ") for name, state in kept.items() if state != "none"}
+
+
+def test_the_whole_population_takes_turns_and_is_compared_at_the_same_milestone():
+    members = Members()
+    assert {name: trial.config[RATE] for name, trial in members.trials.items()} == members.rates
+    assert members.started() == ["two", "three"], "two at once"
+    members.report("two", 1, 1.0)  # the best one, before there is anything to compare it with
+    assert members.started() == ["four"], "who got least far is next"
+    members.report("four", 1, 3.0)
+    assert members.started() == [] and members.goes_on_from() == {}, "both wait for the third"
+    members.report("three", 1, 2.0)
+    assert members.goes_on_from() == {"four": "two"}
+    assert members.trials["four"].config[TRIAL] == "four", "it keeps its name"
+    assert members.trials["four"].config[RATE] != members.rates["four"]
+    assert len(members.started()) == 2
+
+
+@pytest.mark.parametrize("status", [TuneTrial.TERMINATED, TuneTrial.ERROR])
+def test_nobody_waits_for_one_that_ended(status):
+    members = Members()
+    assert members.started() == ["two", "three"]
+    members.report("two", 1, 1.0)
+    assert members.started() == ["four"]
+    members.report("four", 1, 3.0)
+    members.end("three", status)
+    assert members.goes_on_from() == {"four": "two"}, "those that waited for it are compared"
+    assert members.started() == ["two", "four"]
+    members.report("two", 2, 2.0)
+    members.report("four", 2, 1.0)
+    assert members.goes_on_from() == {"four": "two", "two": "four"}, "also at the next milestone"
+
+
+def test_one_that_ends_before_the_others_arrive_holds_nobody_back():
+    members = Members()
+    members.started()
+    members.end("two", TuneTrial.TERMINATED)
+    assert members.started() == ["four"] and members.goes_on_from() == {}
+    members.report("three", 1, 1.0)
+    members.report("four", 1, 2.0)
+    assert members.goes_on_from() == {"four": "three"}
+
+
+def test_after_a_kill_the_others_catch_up_before_they_are_compared():
+    members = Members(2, 1, 1)
+    assert members.started() == ["two", "three"]
+    members.report("two", 2, 1.0)
+    members.report("three", 1, 2.0)  # says again where it is
+    assert members.started() == ["four", "three"] and members.goes_on_from() == {}
+    members.report("four", 1, 3.0)
+    members.report("three", 2, 2.0)
+    assert members.started() == ["four"] and members.goes_on_from() == {}
+    members.report("four", 2, 3.0)
+    assert members.goes_on_from() == {"four": "two"}
 
 
 @pytest.fixture
