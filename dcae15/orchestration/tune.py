@@ -11,6 +11,7 @@ import math
 import os
 import posixpath
 import uuid
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -21,6 +22,7 @@ import optuna
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from ray import tune
 from ray.tune.execution import class_cache
+from ray.tune.progress_reporter import TrialProgressCallback
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
 from ray.tune.search.optuna import OptunaSearch
 
@@ -103,6 +105,9 @@ def run_trials(job: Job, config: Config, trials: Sequence[Trial], board: Board, 
         os.environ.setdefault(name, value)
     # Tune would hand the driver's credentials to its actors in a runtime environment, which dashboards show; nodes have their own.
     class_cache.ENV_VARS_TO_PROPAGATE -= {name for name in class_cache.ENV_VARS_TO_PROPAGATE if name.startswith("AWS_")}
+    warnings.filterwarnings(
+        "ignore", "Consider boosting PBT"
+    )  # what it advises would keep the process of another trial
     for name in ("ray.tune", "ray.air"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
     sweep, ended = job.sweep, [record for record in board.records.values() if record.status in DONE]
@@ -235,8 +240,11 @@ class _FinalValues(OptunaSearch):
         """Leave what is reported on the way to the scheduler."""
 
 
-class _Watch(tune.Callback):
-    """Tells the board what happens, and completes the records of trials whose processes cannot."""
+class _Watch(TrialProgressCallback):
+    """Tells the board what happens, and completes the records of trials whose processes cannot.
+
+    It takes the place of Tune's own callback, which would print beside the board.
+    """
 
     def __init__(self, job: Job, known: Mapping[str, Trial], board: Board) -> None:
         self._job, self._known, self._board = job, known, board
@@ -244,6 +252,11 @@ class _Watch(tune.Callback):
     def __getstate__(self) -> dict[str, Any]:
         """Keep what the job knows, such as the address of the tracking server, out of the files of Tune."""
         return {}
+
+    def on_trial_result(
+        self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
+    ) -> None:
+        """Print nothing."""
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         self._board.start(_trial_of(self._job.sweep, self._known, trial.config))
