@@ -46,7 +46,7 @@ class Population(PopulationBasedTraining):
 
     def __init__(self, sweep: Sweep, records: Sequence[TrialRecord], concurrent: int) -> None:
         domain = sweep.space[RATE]
-        self._concurrent, self._gone = concurrent, set[Any]()
+        self._concurrent = concurrent
         self._rates = {record.id: rate_now(record.values) for record in records}
         super().__init__(
             time_attr=MILESTONE,
@@ -77,32 +77,29 @@ class Population(PopulationBasedTraining):
         So the whole population takes turns. Tune's own limit would let the first ones run to their ends before the others begin.
         """
         trials = tune_controller.get_trials()
-        if sum(trial.status in (TuneTrial.PENDING, TuneTrial.RUNNING) for trial in trials) >= self._concurrent:
+        live = [trial for trial in trials if not trial.is_finished()]
+        if live and all(trial.status == TuneTrial.PAUSED and self._at_milestone(trial) for trial in live):
+            self._go_on_without_others(tune_controller, live)
+        if sum(trial.status in (TuneTrial.PENDING, TuneTrial.RUNNING) for trial in live) >= self._concurrent:
             return None
-        waiting = [t for t in trials if t.status == TuneTrial.PAUSED and not self._at_milestone(t)]
+        waiting = [t for t in live if t.status == TuneTrial.PAUSED and not self._at_milestone(t)]
         return min(waiting, key=lambda trial: self._trial_state[trial].last_train_time, default=None)
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
         """Compare all trials once the last one has reached the milestone; nobody waits for those that ended."""
-        for gone in self._gone:
-            state = self._trial_state[gone]
-            state.last_train_time, state.last_score = self._next_perturbation_sync, None
+        for gone in (trial for trial in tune_controller.get_trials() if trial.is_finished()):
+            self._trial_state[gone].last_train_time = self._next_perturbation_sync
         return super().on_trial_result(tune_controller, trial, result)
 
-    def on_trial_complete(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> None:
-        """Compare the others, if they waited for this trial alone."""
-        self._go_on_without(tune_controller, trial)
-
-    def on_trial_error(self, tune_controller: Any, trial: Any) -> None:
-        """Compare the others, if they waited for this trial alone."""
-        self._go_on_without(tune_controller, trial)
-
-    def _go_on_without(self, tune_controller: Any, trial: Any) -> None:
-        self._gone.add(trial)
-        others = [other for other in tune_controller.get_trials() if other not in self._gone]
-        if others and all(other.status == TuneTrial.PAUSED and self._at_milestone(other) for other in others):
-            result: Any = self._trial_state[others[0]].last_result
-            self.on_trial_result(tune_controller, others[0], result)
+    def _go_on_without_others(self, tune_controller: Any, live: Sequence[Any]) -> None:
+        """Compare those that waited for one that ended."""
+        furthest = max(live, key=lambda trial: self._trial_state[trial].last_train_time)
+        state = self._trial_state[furthest]
+        result: Any = state.last_result
+        self.on_trial_result(tune_controller, furthest, result)
+        self._next_perturbation_sync = max(
+            self._next_perturbation_sync, state.last_train_time + 1
+        )  # nobody waits for nobody
 
     def _at_milestone(self, trial: Any) -> bool:
         return self._trial_state[trial].last_train_time >= self._next_perturbation_sync
