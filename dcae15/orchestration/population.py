@@ -97,9 +97,8 @@ class Population(PopulationBasedTraining):
         state = self._trial_state[furthest]
         result: Any = state.last_result
         self.on_trial_result(tune_controller, furthest, result)
-        self._next_perturbation_sync = max(
-            self._next_perturbation_sync, state.last_train_time + 1
-        )  # nobody waits for nobody
+        # Whatever was decided, now somebody can run.
+        self._next_perturbation_sync = max(self._next_perturbation_sync, state.last_train_time + 1)
 
     def _at_milestone(self, trial: Any) -> bool:
         return self._trial_state[trial].last_train_time >= self._next_perturbation_sync
