@@ -105,9 +105,8 @@ def run_trials(job: Job, config: Config, trials: Sequence[Trial], board: Board, 
         os.environ.setdefault(name, value)
     # Tune would hand the driver's credentials to its actors in a runtime environment, which dashboards show; nodes have their own.
     class_cache.ENV_VARS_TO_PROPAGATE -= {name for name in class_cache.ENV_VARS_TO_PROPAGATE if name.startswith("AWS_")}
-    warnings.filterwarnings(
-        "ignore", "Consider boosting PBT"
-    )  # what it advises would keep the process of another trial
+    # What Tune advises here would run a trial in the process of another one.
+    warnings.filterwarnings("ignore", "Consider boosting PBT")
     for name in ("ray.tune", "ray.air"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
     sweep, ended = job.sweep, [record for record in board.records.values() if record.status in DONE]
