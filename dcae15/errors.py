@@ -1,5 +1,8 @@
 """What users can do wrong: each error says what is wrong, where, and how to mend it."""
 
+import difflib
+from collections.abc import Collection
+
 
 class Dcae15Error(Exception):
     """Base class of every error that a user can mend; the command line prints it without a traceback."""
@@ -27,3 +30,9 @@ class WeightsError(Dcae15Error):
 
 class TrainingError(Dcae15Error):
     """Training cannot go on: the loss or the gradient is not finite, or workers were lost too often."""
+
+
+def nearest(word: str, words: Collection[str]) -> str:
+    """Return a hint such as ``; did you mean 'cosine'?``, or nothing when no word comes near."""
+    close = difflib.get_close_matches(word, words, n=1, cutoff=0.6)
+    return f"; did you mean '{close[0]}'?" if close else ""

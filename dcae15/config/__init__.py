@@ -1,30 +1,21 @@
-"""The configuration: schema, layers of YAML files and overrides, checks, help, and the fingerprints of results."""
+"""The configuration: schema, layers of YAML files and words, rules, help, and what follows from active fields."""
 
-from dcae15.config.advice import warnings_for
-from dcae15.config.autoencoder import (
-    AdversarialConfig,
-    AutoencoderConfig,
-    LossesConfig,
-    PerceptualConfig,
-    PhaseConfig,
-    PrefixConfig,
-    TrainingConfig,
-)
-from dcae15.config.checks import PERCEPTUAL_SOURCES, check, phase_size_problems
+from dcae15.config.activity import SCHEMA_VERSION, active_fields, fingerprint, warnings_for
+from dcae15.config.arms import ARMS, arms_of, with_arm
+from dcae15.config.graph import autoencoder_spec
 from dcae15.config.help import dump, fields_help
-from dcae15.config.identity import SCHEMA_VERSION, fingerprint, result_fields
-from dcae15.config.layers import Layer, build, from_overrides, from_yaml
-from dcae15.config.phases import (
-    images_of,
-    mask_kind,
-    phase_fields,
-    phases_of,
-    prefix_choices,
-    prefix_fields,
-    trained_prefixes,
-    whole_batches,
-    without_masks,
+from dcae15.config.layers import (
+    PHASES,
+    Layer,
+    build,
+    field_type,
+    flatten,
+    from_overrides,
+    from_yaml,
+    overlaid,
+    yaml_tree,
 )
+from dcae15.config.rules import PERCEPTUAL_SOURCES, check, phase_size_problems
 from dcae15.config.schema import (
     Config,
     DataConfig,
@@ -37,21 +28,19 @@ from dcae15.config.schema import (
     ShapesConfig,
     TrackingConfig,
 )
-from dcae15.config.sizes import latent_channels, spatial_compression
-from dcae15.config.sweep import Figure, Range, Sweep, Trial, Value
-from dcae15.config.sweep_checks import is_whole
-from dcae15.config.sweep_file import sweep_from_yaml
-from dcae15.config.sweep_trials import (
-    check_overrides,
-    check_trials,
-    make_trial,
-    trial_command,
-    trial_config,
-    trials_of,
+from dcae15.config.training import (
+    AdversarialConfig,
+    AutoencoderConfig,
+    LossesConfig,
+    PerceptualConfig,
+    PhaseConfig,
+    TrainingConfig,
 )
 
 __all__ = [
+    "ARMS",
     "PERCEPTUAL_SOURCES",
+    "PHASES",
     "SCHEMA_VERSION",
     "AdversarialConfig",
     "AutoencoderConfig",
@@ -60,49 +49,31 @@ __all__ = [
     "DenoiserConfig",
     "DiffusionConfig",
     "EvaluationConfig",
-    "Figure",
     "LatentsConfig",
     "Layer",
     "LossesConfig",
     "PerceptualConfig",
     "PhaseConfig",
-    "PrefixConfig",
-    "Range",
     "SamplingConfig",
     "ScalingConfig",
     "ShapesConfig",
-    "Sweep",
     "TrackingConfig",
     "TrainingConfig",
-    "Trial",
-    "Value",
+    "active_fields",
+    "arms_of",
+    "autoencoder_spec",
     "build",
     "check",
-    "check_overrides",
-    "check_trials",
     "dump",
+    "field_type",
     "fields_help",
     "fingerprint",
+    "flatten",
     "from_overrides",
     "from_yaml",
-    "images_of",
-    "is_whole",
-    "latent_channels",
-    "make_trial",
-    "mask_kind",
-    "phase_fields",
+    "overlaid",
     "phase_size_problems",
-    "phases_of",
-    "prefix_choices",
-    "prefix_fields",
-    "result_fields",
-    "spatial_compression",
-    "sweep_from_yaml",
-    "trained_prefixes",
-    "trial_command",
-    "trial_config",
-    "trials_of",
     "warnings_for",
-    "whole_batches",
-    "without_masks",
+    "with_arm",
+    "yaml_tree",
 ]

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import textwrap
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
-from dcae15.config.autoencoder import PhaseConfig
-from dcae15.config.schema import Config
-from dcae15.redaction import redact
+from pydantic.fields import FieldInfo
 
-_BOUND_SIGNS = {"least": ">=", "most": "<=", "above": ">", "below": "<"}
+from dcae15.config.schema import Config
+from dcae15.fields import Section, bounds_of, facts_of, is_list_of_sections, section_type, type_name, words_of
+from dcae15.redaction import redact
 
 
 def fields_help(sections: Collection[str] | None = None, width: int = 100) -> str:
@@ -25,37 +24,35 @@ def fields_help(sections: Collection[str] | None = None, width: int = 100) -> st
     return "\n".join(_section_help(Config(), "", "general", sections, width))
 
 
-def _section_help(config: Any, prefix: str, title: str, wanted: Collection[str] | None, width: int) -> Iterator[str]:
-    subsections = []
+def _section_help(own: Section, prefix: str, title: str, wanted: Collection[str] | None, width: int) -> Iterator[str]:
     yield f"{title}:"
-    for f in dataclasses.fields(config):
-        value = getattr(config, f.name)
-        if dataclasses.is_dataclass(value):
-            subsections.append((f, value))
-            continue
-        yield f"  {prefix}{f.name}={_short(value)}  ({', '.join(_facts(f))})"
-        yield textwrap.fill(f.metadata["doc"], width, initial_indent=" " * 6, subsequent_indent=" " * 6)
-    for name, item in ((f.name, PhaseConfig()) for f in dataclasses.fields(config) if f.type == "list[PhaseConfig]"):
-        for f in dataclasses.fields(item):
-            if not dataclasses.is_dataclass(getattr(item, f.name)):
-                yield f"  {prefix}{name}[i].{f.name}={_short(getattr(item, f.name))}  ({', '.join(_facts(f))})"
-                yield textwrap.fill(f.metadata["doc"], width, initial_indent=" " * 6, subsequent_indent=" " * 6)
-    for f, value in subsections:
-        if wanted is None or prefix or f.name in wanted:
+    fields = type(own).model_fields
+    yield from _lines(own, prefix, width)
+    for name, field in fields.items():
+        if is_list_of_sections(field) and (kind := section_type(field)):
+            yield from _lines(kind(), f"{prefix}{name}[i].", width)
+    for name, field in fields.items():
+        value = getattr(own, name)
+        if isinstance(value, Section) and (wanted is None or prefix or name in wanted):
             yield ""
-            yield from _section_help(
-                value, f"{prefix}{f.name}.", f"{prefix}{f.name} ({f.metadata['doc']})", wanted, width
-            )
+            title = f"{prefix}{name} ({field.description})"
+            yield from _section_help(value, f"{prefix}{name}.", title, wanted, width)
 
 
-def _facts(f: dataclasses.Field[Any]) -> Iterator[str]:
-    yield str(f.type)
-    if f.metadata["unit"]:
-        yield f.metadata["unit"]
-    if f.metadata["choices"]:
-        yield " | ".join(f.metadata["choices"])
-    for name, bound in f.metadata["bounds"].items():
-        yield f"{_BOUND_SIGNS[name]} {bound}"
+def _lines(own: Section, prefix: str, width: int) -> Iterator[str]:
+    for name, field in type(own).model_fields.items():
+        if not isinstance(value := getattr(own, name), Section):
+            yield f"  {prefix}{name}={_short(value)}  ({', '.join(_facts(field))})"
+            yield textwrap.fill(field.description or "", width, initial_indent=" " * 6, subsequent_indent=" " * 6)
+
+
+def _facts(field: FieldInfo) -> Iterator[str]:
+    yield type_name(field.annotation)
+    if unit := facts_of(field)["unit"]:
+        yield unit
+    if words := words_of(field):
+        yield " | ".join(words)
+    yield from bounds_of(field)
 
 
 def dump(config: Config, origins: Mapping[str, str]) -> str:
@@ -68,20 +65,20 @@ def dump(config: Config, origins: Mapping[str, str]) -> str:
     return "\n".join(_dump_lines(config, "", origins)) + "\n"
 
 
-def _dump_lines(config: Any, prefix: str, origins: Mapping[str, str], indent: str = "") -> Iterator[str]:
-    for f in dataclasses.fields(config):
-        value, path = getattr(config, f.name), prefix + f.name
-        if dataclasses.is_dataclass(value):
-            yield f"{indent}{f.name}:"
+def _dump_lines(own: Section, prefix: str, origins: Mapping[str, str], indent: str = "") -> Iterator[str]:
+    for name in type(own).model_fields:
+        value, path = getattr(own, name), prefix + name
+        if isinstance(value, Section):
+            yield f"{indent}{name}:"
             yield from _dump_lines(value, f"{path}.", origins, indent + "  ")
-        elif isinstance(value, list) and value and dataclasses.is_dataclass(value[0]):
-            yield f"{indent}{f.name}:"
+        elif isinstance(value, list) and value and isinstance(value[0], Section):
+            yield f"{indent}{name}:"
             for i, item in enumerate(value):
                 first, *others = _dump_lines(item, f"{path}[{i}].", origins, indent + "    ")
                 yield f"{indent}  - {first.strip()}"
                 yield from others
         else:
-            yield f"{indent}{f.name}: {_short(value)}  # {origins.get(path, 'default')}"
+            yield f"{indent}{name}: {_short(value)}  # {origins.get(path, 'default')}"
 
 
 def _short(value: Any) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import dataclasses
 import difflib
 import functools
 import re
@@ -13,12 +12,14 @@ from typing import Any
 
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from pydantic import ValidationError
+from pydantic.fields import FieldInfo
 from yaml import YAMLError
 
-from dcae15.config.autoencoder import PhaseConfig
-from dcae15.config.fields import leaves
 from dcae15.config.schema import Config
-from dcae15.errors import ConfigError
+from dcae15.config.training import SHARED, PhaseConfig
+from dcae15.errors import ConfigError, nearest
+from dcae15.fields import SIGNS, Section, is_list_of_sections, section_type, type_name, words_of
 from dcae15.redaction import redact
 
 TYPE_NAMES = {
@@ -31,23 +32,24 @@ TYPE_NAMES = {
     "list[str]": "a list of words such as [encoder, decoder_head]",
     "list[PhaseConfig]": "a list of phases, each with fields such as 'name' and 'training: {images: 1000}'",
 }
+PHASES = "autoencoder.phases"
+"""The one field that holds a list of sections."""
 _OPEN = "???"  # OmegaConf's mark of a value that somebody must give
-_FIELDS: dict[str, dataclasses.Field[Any]] = {path: f for path, f, _ in leaves(Config())}
-_LISTS: dict[str, tuple[type, tuple[str, ...]]] = {
-    "autoencoder.phases": (PhaseConfig, ("losses", "prefix", "training"))
-}
-"""Fields that hold lists of sections: what an item is, and which of its sections start as those beside the list."""
-for _path, (_item, _) in _LISTS.items():
-    _FIELDS.update({f"{_path}[].{path}": f for path, f, _ in leaves(_item())})
-_SECTIONS = {path.rsplit(".", depth)[0] for path in _FIELDS for depth in range(1, path.count(".") + 1)}
 _INDEX = re.compile(r"\[(\d+)\]")
 
 
-def _div(total: int, parts: int) -> int:
-    return total // parts
+def _fields(kind: type[Section], prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:
+    for name, field in kind.model_fields.items():
+        inner = section_type(field)
+        if inner is None or is_list_of_sections(field):
+            yield prefix + name, field
+        if inner is not None:
+            yield from _fields(inner, f"{prefix}{name}{'[]' if is_list_of_sections(field) else ''}.")
 
 
-OmegaConf.register_resolver("div", _div, replace=True)
+_FIELDS = dict(_fields(Config))
+_SECTIONS = {path.rsplit(".", depth)[0] for path in _FIELDS for depth in range(1, path.count(".") + 1)}
+OmegaConf.register_resolver("div", lambda total, parts: total // parts, replace=True)
 
 
 @dataclass(frozen=True)
@@ -69,13 +71,18 @@ def from_yaml(text: str, origin: str) -> Layer:
     Raises:
         ConfigError: the text is not YAML, not a mapping, or has an unknown key.
     """
+    return Layer(origin, dict(flatten(yaml_tree(text, origin), "", origin)))
+
+
+def yaml_tree(text: str, origin: str) -> dict[Any, Any]:
+    """Return the mapping that a YAML text holds, interpolations as they stand; raise ConfigError when it holds something else."""
     try:
         tree = OmegaConf.to_container(OmegaConf.create(text), resolve=False)
     except (YAMLError, OmegaConfBaseException) as error:
         raise ConfigError(f"{origin} is not valid YAML: {error}") from error
     if not isinstance(tree, dict) or (tree and set(tree) == {text.strip()}):
         raise ConfigError(f"{origin} must hold 'key: value' lines, such as 'name: shapes'")
-    return Layer(origin, dict(flatten(tree, "", origin)))
+    return tree
 
 
 def from_overrides(items: Iterable[str], origin: str = "command line") -> Layer:
@@ -90,7 +97,7 @@ def from_overrides(items: Iterable[str], origin: str = "command line") -> Layer:
         if not equals:
             raise ConfigError(f"'{item}' is not key=value{_hint(path)}")
         require_known(path, origin)
-        if field_of(path).type == "str":
+        if field_type(path) == "str":
             values[path] = text
             continue
         try:
@@ -98,133 +105,129 @@ def from_overrides(items: Iterable[str], origin: str = "command line") -> Layer:
         except (YAMLError, OmegaConfBaseException) as error:
             raise ConfigError(f"{path}={text} ({origin}) cannot be read: {error}") from error
         value = parsed["value"] if isinstance(parsed, dict) else parsed
-        values.update(_items(path, value, origin) if path in _LISTS else [(path, value)])
+        values.update(_items(value, origin) if path == PHASES else [(path, value)])
     return Layer(origin, values)
 
 
-def build(
-    layers: Sequence[Layer], base: Config | None = None, sections: Collection[str] | None = None
-) -> tuple[Config, dict[str, str]]:
-    """Merge layers over a base and resolve interpolations.
+def build(layers: Sequence[Layer], sections: Collection[str] | None = None) -> tuple[Config, dict[str, str]]:
+    """Merge layers over the defaults and resolve interpolations.
 
     These are ``${data.resolution}``, ``${oc.env:HOME}``, or ``${div:${autoencoder.latent_channels},8}`` for a whole part of a
     number.
 
     Args:
         layers: in order; later ones win.
-        base: the values below all layers; None means the defaults.
         sections: only in these top-level sections must nothing be left open; None means in all.
 
     Returns:
-        The config, and the origin of every value that a layer gave, by dotted path. Nothing is checked yet.
+        The config, and the origin of every value that a layer gave, by dotted path. What fields say about each other is not
+        checked yet.
 
     Raises:
-        ConfigError: an unknown key, a value of a wrong type, a value left open, an interpolation without a value.
+        ConfigError: an unknown key, a value of a wrong type or out of range, a value left open, an interpolation without a value.
     """
-    merged = copy.deepcopy(_defaults()) if base is None else OmegaConf.structured(base)
-    origins: dict[str, str] = {}
-    left_open: dict[str, str] = {}
-    for layer in layers:
-        _merge(merged, layer, origins, left_open, items=False)
-    for path in _LISTS:
-        _merge_items(merged, path, layers, origins, left_open)
-    left_open = {
-        path: origin
-        for path, origin in left_open.items()
-        if sections is None or "." not in path or path.split(".")[0] in sections
-    }
-    if left_open:
-        needs = (f"{path} must be given, {_OPEN} in {origin}: {_doc(path)}" for path, origin in left_open.items())
+    values, origins = _overlaid_with_origins(layers)
+    left_open = {path for path, value in values.items() if value == _OPEN}
+    needed = [p for p in left_open if sections is None or "." not in p or p.split(".")[0] in sections]
+    if needed:
+        needs = (f"{p} must be given, {_OPEN} in {origins[p]}: {_doc(p)}" for p in values if p in needed)
         raise ConfigError("\n".join(needs))
+    tree = copy.deepcopy(_defaults())
+    for path, value in values.items():
+        if path not in left_open and "[" not in path:
+            _set(tree, path, value if path != PHASES else [{} for _ in range(value)])
+    phases, shared = tree["autoencoder"]["phases"], tree["autoencoder"]
+    for i in range(len(phases)):
+        phases[i] = {**copy.deepcopy(_phase_defaults()), **{name: copy.deepcopy(shared[name]) for name in SHARED}}
+    for path, value in values.items():
+        if path not in left_open and (found := _INDEX.search(path)):
+            if int(found[1]) >= len(phases):
+                count = f"{len(phases)} item{'s' * (len(phases) != 1)}, counted from 0"
+                raise ConfigError(f"{path} ({origins[path]}): {path[: found.start()]} has {count}")
+            _set(phases[int(found[1])], path[found.end() + 1 :], value)
     try:
-        config = OmegaConf.to_object(merged)
+        resolved = OmegaConf.to_container(OmegaConf.create(tree), resolve=True)
     except OmegaConfBaseException as error:
         path = error.full_key or "the config"
         raise ConfigError(f"{path} ({origins.get(path, 'default')}) has no value: {_first_line(error)}") from error
-    assert isinstance(config, Config)
-    return config, origins
+    try:
+        return Config.model_validate(resolved), origins
+    except ValidationError as error:
+        raise ConfigError("\n".join(_problems(error, origins))) from error
 
 
 @functools.cache
-def _defaults() -> Any:
-    """Return the tree of the defaults; a copy of it takes a fifth of the time of a new one, which counts for many trials."""
-    return OmegaConf.structured(Config())
+def _defaults() -> dict[str, Any]:
+    return Config().model_dump()
 
 
-def _merge(
-    merged: Any, layer: Layer, origins: dict[str, str], left_open: dict[str, str], *, items: bool, within: str = ""
-) -> None:
-    """Take in the values of a layer: those of list items, or all others."""
-    for path, value in layer.values.items():
-        require_known(path, layer.origin)
-        if path in _LISTS or ("[" in path) != items or not path.startswith(within):
-            continue
-        if items:
-            _in_range(merged, path, layer.origin)
-        origins[path] = layer.origin
-        if value == _OPEN:
-            left_open[path] = layer.origin
-            continue
-        left_open.pop(path, None)
-        try:
-            OmegaConf.update(merged, path, _coerce(path, value), merge=False)
-        except (OmegaConfBaseException, ValueError, TypeError) as error:
-            raise ConfigError(_wrong_type(path, value, layer.origin)) from error
+@functools.cache
+def _phase_defaults() -> dict[str, Any]:
+    return PhaseConfig().model_dump()
 
 
-def _in_range(merged: Any, path: str, origin: str) -> None:
-    found = _INDEX.search(path)
-    assert found
-    name = path[: found.start()]
-    count = len(OmegaConf.select(merged, name))
-    if int(found[1]) >= count:
-        raise ConfigError(f"{path} ({origin}): {name} has {count} item{'s' * (count != 1)}, counted from 0")
+def _set(tree: dict[str, Any], path: str, value: Any) -> None:
+    *sections, name = path.split(".")
+    for section in sections:
+        tree = tree[section]
+    tree[name] = value
 
 
-def _merge_items(
-    merged: Any, path: str, layers: Sequence[Layer], origins: dict[str, str], left_open: dict[str, str]
-) -> None:
-    """Fill a list of sections: the last layer that gives the list says how many there are; it and later ones fill them."""
-    start = max((i for i, layer in enumerate(layers) if path in layer.values), default=None)
-    if start is not None:
-        kind, inherited = _LISTS[path]
-        beside = OmegaConf.select(merged, path.rsplit(".", 1)[0])
-        items = [OmegaConf.structured(kind()) for _ in range(layers[start].values[path])]
-        for item in items:
-            for name in inherited:
-                item[name] = copy.deepcopy(beside._get_node(name))  # with its interpolations
-        OmegaConf.update(merged, path, items, merge=False)
-        origins[path] = layers[start].origin
-    for layer in layers[start or 0 :]:
-        _merge(merged, layer, origins, left_open, items=True, within=path)
-
-
-def is_list_of_sections(path: str) -> bool:
-    """Tell whether a path is that of a list whose items have fields of their own, such as ``autoencoder.phases``."""
-    return path in _LISTS
+def _overlaid_with_origins(layers: Sequence[Layer]) -> tuple[dict[str, Any], dict[str, str]]:
+    values: dict[str, Any] = {}
+    origins: dict[str, str] = {}
+    for layer in layers:
+        for path in layer.values:
+            require_known(path, layer.origin)
+        values = overlaid([values, layer.values])
+        origins |= dict.fromkeys(layer.values, layer.origin)
+    return values, {path: origins[path] for path in values}
 
 
 def overlaid(layers: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
-    """Return the values that layers give together, later ones over earlier ones, as `build` would take them."""
+    """Return the values that layers give together, later ones over earlier ones; a list of phases begins anew."""
     values: dict[str, Any] = {}
     for layer in layers:
-        anew = tuple(f"{path}[" for path in _LISTS if path in layer)
+        anew = f"{PHASES}[" if PHASES in layer else ()
         values = {path: value for path, value in values.items() if not path.startswith(anew)} | dict(layer)
     return values
 
 
-def field_of(path: str) -> dataclasses.Field[Any]:
-    """Return the field at a known path; the index of a list item does not matter."""
-    return _FIELDS[_INDEX.sub("[]", path)]
+def _problems(error: ValidationError, origins: Mapping[str, str]) -> Iterator[str]:
+    """Yield what pydantic found, one sentence each: path, value, what it must be."""
+    for found in error.errors():
+        path = "".join(f"[{key}]" if isinstance(key, int) else f".{key}" for key in found["loc"]).removeprefix(".")
+        known = path if _plain(path) in _FIELDS else re.sub(r"\[\d+\]$", "", path)  # an item of a list of numbers
+        value, kind, context = found["input"], found["type"], found.get("ctx", {})
+        bound = next(((words, context[name]) for _, words, name in SIGNS.values() if name in context), None)
+        if kind == "finite_number":
+            yield f"{path} is {value}; it must be a finite number"
+        elif bound:
+            yield f"{path} is {value:g}; it must be {bound[0]} {bound[1]:g}"
+        elif kind == "literal_error" and isinstance(value, str):
+            words = words_of(_FIELDS[_plain(known)])
+            yield f"{path} is '{redact(value)}'; it must be {' or '.join(map(repr, words))}{nearest(value, words)}"
+        else:
+            yield _wrong_type(known, value, origins.get(path, origins.get(known, "default")))
 
 
-def _items(path: str, value: Any, origin: str) -> Iterator[tuple[str, Any]]:
-    """Yield the number of items of a list of sections, then the fields of each."""
+def _plain(path: str) -> str:
+    """Return a path without the numbers of its list items: ``autoencoder.phases[].name``."""
+    return re.sub(r"^(autoencoder\.phases)\[\d+\]", r"\1[]", path)
+
+
+def field_type(path: str) -> str:
+    """Return the type of the field at a known path, such as ``int`` or ``list[float]``."""
+    return type_name(_FIELDS[_plain(path)].annotation)
+
+
+def _items(value: Any, origin: str) -> Iterator[tuple[str, Any]]:
+    """Yield the number of phases, then the fields of each."""
     if not isinstance(value, list) or not all(isinstance(item, Mapping) for item in value):
-        raise ConfigError(_wrong_type(path, value, origin))
-    yield path, len(value)
+        raise ConfigError(_wrong_type(PHASES, value, origin))
+    yield PHASES, len(value)
     for i, item in enumerate(value):
-        yield from flatten(item, f"{path}[{i}].", origin)
+        yield from flatten(item, f"{PHASES}[{i}].", origin)
 
 
 def flatten(tree: Mapping[Any, Any], prefix: str, origin: str) -> Iterator[tuple[str, Any]]:
@@ -235,9 +238,9 @@ def flatten(tree: Mapping[Any, Any], prefix: str, origin: str) -> Iterator[tuple
     """
     for key, value in tree.items():
         path = f"{prefix}{key}"
-        if path in _LISTS:
-            yield from _items(path, value, origin)
-        elif _INDEX.sub("[]", path) not in _SECTIONS:
+        if path == PHASES:
+            yield from _items(value, origin)
+        elif _plain(path) not in _SECTIONS:
             require_known(path, origin)
             yield path, value
         elif isinstance(value, Mapping):
@@ -248,20 +251,20 @@ def flatten(tree: Mapping[Any, Any], prefix: str, origin: str) -> Iterator[tuple
 
 def require_known(path: str, origin: str) -> None:
     """Raise ConfigError unless a path is that of a field; the message names the nearest."""
-    if _INDEX.sub("[]", path) in _SECTIONS:
+    if _plain(path) in _SECTIONS:
         raise ConfigError(f"{path} ({origin}) is a section, not a value{_example(path)}")
-    if _INDEX.sub("[]", path) not in _FIELDS:
+    if _plain(path) not in _FIELDS:
         raise ConfigError(f"{path} ({origin}) is not a configuration field{_hint(path)}")
 
 
 def _example(section: str) -> str:
-    first = next(path for path in _FIELDS if path.startswith(f"{_INDEX.sub('[]', section)}."))
+    first = next(path for path in _FIELDS if path.startswith(f"{_plain(section)}."))
     return f"; set its fields, such as {first}"
 
 
 def _hint(path: str) -> str:
-    """Name the likeliest fields: the leaf's name counts most, then the section."""
-    section, _, leaf = _INDEX.sub("[]", path).rpartition(".")
+    """Name the likeliest fields: the leaf's name counts most, then the section; or the field whose word it is."""
+    section, _, leaf = _plain(path).rpartition(".")
     scores: dict[str, float] = {}
     for known in (known for known in _FIELDS if ("[]" in known) == ("[]" in section)):
         known_section, _, known_leaf = known.rpartition(".")
@@ -270,6 +273,8 @@ def _hint(path: str) -> str:
             scores[known] = likeness + 0.5 * difflib.SequenceMatcher(None, section, known_section).ratio()
     best = sorted(scores, key=lambda known: -scores[known])[:3]
     likely = [known for known in best if scores[known] > scores[best[0]] - 0.15]
+    if not likely and leaf:
+        likely = [f"{known}=[{leaf}]" for known, field in _FIELDS.items() if leaf in words_of(field) and not section]
     for index in _INDEX.findall(path):
         likely = [known.replace("[]", f"[{index}]", 1) for known in likely]
     return f"; did you mean {' or '.join(likely)}?" if likely else "; --help lists all fields"
@@ -284,24 +289,13 @@ def _likeness(word: str, name: str) -> float:
     return difflib.SequenceMatcher(None, word, name).ratio()
 
 
-def _coerce(path: str, value: Any) -> Any:
-    wanted = field_of(path).type
-    if wanted == "str" and isinstance(value, bool):
-        return "yes" if value else "no"  # YAML reads a bare yes or no as true or false
-    if wanted == "int" and isinstance(value, float) and value.is_integer():
-        return int(value)  # images=1e6
-    if wanted in ("int", "float", "list[int]", "list[float]") and isinstance(value, bool):
-        raise TypeError("true and false are no numbers")
-    return value
-
-
 def _wrong_type(path: str, value: Any, origin: str) -> str:
     shown = "empty" if value is None or value == "" else f"'{redact(str(value))}'"
-    return f"{path} is {shown} ({origin}); it must be {TYPE_NAMES[str(field_of(path).type)]}: {_doc(path)}"
+    return f"{path} is {shown} ({origin}); it must be {TYPE_NAMES[field_type(path)]}: {_doc(path)}"
 
 
 def _doc(path: str) -> str:
-    return field_of(path).metadata["doc"]
+    return _FIELDS[_plain(path)].description or ""
 
 
 def _first_line(error: Exception) -> str:

@@ -1,35 +1,19 @@
-"""The checks of a config: each field's range, then what fields say about each other."""
+"""The rules of a config: what fields say about each other. Ranges and words stand with the fields."""
 
 from __future__ import annotations
 
-import difflib
-import math
 import re
 from collections.abc import Callable, Collection, Iterator
 
-from dcae15.config.autoencoder import AutoencoderConfig, LossesConfig, PrefixConfig, TrainingConfig
-from dcae15.config.fields import leaves
-from dcae15.config.phases import PARTS, mask_kind, phases_of, prefix_choices, trained_prefixes, whole_batches
+from dcae15.config.graph import autoencoder_spec
 from dcae15.config.schema import Config
-from dcae15.config.sizes import latent_channels, spatial_compression
-from dcae15.errors import ConfigError
-
-_BOUNDS: dict[str, tuple[str, Callable[[float, float], bool]]] = {
-    "least": ("at least", lambda value, bound: value >= bound),
-    "most": ("at most", lambda value, bound: value <= bound),
-    "above": ("above", lambda value, bound: value > bound),
-    "below": ("below", lambda value, bound: value < bound),
-}
-
-
-def nearest(word: str, words: Collection[str]) -> str:
-    """Return a hint such as ``; did you mean 'cosine'?``, or nothing when no word comes near."""
-    close = difflib.get_close_matches(word, words, n=1, cutoff=0.6)
-    return f"; did you mean '{close[0]}'?" if close else ""
+from dcae15.config.training import PARTS, AutoencoderConfig, LossesConfig, TrainingConfig
+from dcae15.errors import ConfigError, nearest
+from dcae15.models.spec import DiTSpec
 
 
 def check(config: Config, sections: Collection[str] | None = None, given: Collection[str] = ()) -> None:
-    """Refuse a config that cannot work.
+    """Refuse a config whose fields contradict each other.
 
     Args:
         config: all values, interpolations resolved.
@@ -39,42 +23,26 @@ def check(config: Config, sections: Collection[str] | None = None, given: Collec
             one of them is not from there; the stage checks those that it opens.
 
     Raises:
-        ConfigError: names every field that is out of range or contradicts another, its value, and what to do.
+        ConfigError: names every field that contradicts another, its value, and what to do.
     """
-    problems = list(_range_problems(config, sections))
-    if not problems:  # the rules below divide by what was checked above
-        elsewhere = not {"images", "autoencoder", "latents"}.isdisjoint(given)
-        for needs, rule in _RULES:
-            if (elsewhere and needs > {"data"}) or ("latents" in given and needs == {"autoencoder", "diffusion"}):
-                continue
-            if sections is None or needs <= set(sections):
-                problems += rule(config)
+    elsewhere = not {"images", "autoencoder", "latents"}.isdisjoint(given)
+    problems: list[str] = []
+    for needs, rule in _RULES:
+        if (elsewhere and needs > {"data"}) or ("latents" in given and needs == {"autoencoder", "diffusion"}):
+            continue
+        if sections is None or needs <= set(sections):
+            problems += rule(config)
+            if rule is _graph and problems:  # the rules below ask the graph
+                break
     if problems:
         raise ConfigError("\n".join(problems))
 
 
-def _range_problems(config: Config, sections: Collection[str] | None) -> Iterator[str]:
-    for path, f, value in leaves(config):
-        if sections is not None and "." in path and path.split(".")[0] not in sections:
-            continue
-        choices = f.metadata["choices"]
-        if choices and value not in choices:
-            yield f"{path} is '{value}'; it must be {_one_of(choices)}{nearest(value, choices)}"
-        numbers = [n for n in (value if isinstance(value, list) else [value]) if isinstance(n, int | float)]
-        for number in numbers:
-            broken = [
-                f"{words} {bound}"
-                for words, holds, bound in ((*_BOUNDS[name], b) for name, b in f.metadata["bounds"].items())
-                if not holds(number, bound)
-            ]
-            if not math.isfinite(number):
-                yield f"{path} is {value}; it must be a finite number"
-            elif broken:
-                yield f"{path} is {value}; it must be {' and '.join(broken)}"
-
-
-def _one_of(words: Collection[str]) -> str:
-    return " or ".join(f"'{word}'" for word in words)
+def _general(config: Config) -> Iterator[str]:
+    if not config.storage:
+        yield "storage is empty; give a path or URI under which all artifacts live"
+    if not re.fullmatch(r"[\w.-]+", config.name):
+        yield f"name is '{config.name}'; use letters, digits, '.', '_' and '-' only"
 
 
 def _data(config: Config) -> Iterator[str]:
@@ -93,47 +61,18 @@ def _data(config: Config) -> Iterator[str]:
         )
 
 
-def _autoencoder(config: Config) -> Iterator[str]:
-    autoencoder = config.autoencoder
-    if autoencoder.preset == "custom":
-        names = ("encoder_widths", "encoder_depths", "decoder_widths", "decoder_depths")
-        lengths = {name: len(getattr(autoencoder, name)) for name in names}
-        if len(set(lengths.values())) > 1:
-            found = ", ".join(f"autoencoder.{name} has {n}" for name, n in lengths.items())
-            yield f"{found}; all four lists need one number for each stage"
-        elif lengths["encoder_widths"] < 2:
-            yield "autoencoder.encoder_widths has fewer than 2 stages; an autoencoder compresses by 2**(stages - 1)"
-        else:
-            stages = lengths["encoder_widths"]
-            for name, words in _GRAPH_WORDS.items():
-                found = getattr(autoencoder, name)
-                if len(found) not in (1, stages):
-                    yield f"autoencoder.{name} has {len(found)} entries; give one for each of the {stages} stages, or one for all"
-                for word in found:
-                    if word not in words:
-                        yield f"autoencoder.{name} has '{word}'; it must be {_one_of(words)}{nearest(word, words)}"
-            for side in ("encoder", "decoder") if autoencoder.latent_shortcuts else ():
-                if (width := getattr(autoencoder, f"{side}_widths")[-1]) % autoencoder.latent_channels:
-                    yield (
-                        f"autoencoder.{side}_widths ends with {width}, not a multiple of autoencoder.latent_channels "
-                        f"{autoencoder.latent_channels}, which autoencoder.latent_shortcuts need; change one of them or use "
-                        "latent_shortcuts=false"
-                    )
-    yield from _phases(autoencoder)
+def _graph(config: Config) -> Iterator[str]:
+    try:
+        autoencoder_spec(config.autoencoder)
+    except ConfigError as error:
+        yield str(error)
 
 
-_GRAPH_WORDS = {
-    "encoder_blocks": ("ResBlock", "EViTGLU", "EViTS5GLU"),
-    "decoder_blocks": ("ResBlock", "EViTGLU", "EViTS5GLU"),
-    "decoder_norms": ("rms_norm", "batch_norm"),
-    "decoder_acts": ("silu", "relu"),
-}
-
-
-def _phases(autoencoder: AutoencoderConfig) -> Iterator[str]:
-    for i, phase in enumerate(phases_of(autoencoder)):
-        path = f"autoencoder.phases[{i}]" if autoencoder.phases else "autoencoder"
-        yield from _prefix(f"{path}.prefix", phase.prefix, latent_channels(autoencoder))
+def _phases(config: Config) -> Iterator[str]:
+    autoencoder, channels = config.autoencoder, autoencoder_spec(config.autoencoder).latent_channels
+    for i, phase in enumerate(autoencoder.all_phases):
+        path = autoencoder.phase_path(i)
+        yield from phase.prefix.problems(channels, f"{path}.prefix")
         if phase.prefix.kind == "weighted":
             yield (
                 f"{path}.prefix.kind is 'weighted', which weights the loss of latent channels; an autoencoder's loss is of pixels: "
@@ -143,10 +82,11 @@ def _phases(autoencoder: AutoencoderConfig) -> Iterator[str]:
         yield from _losses(f"{path}.losses", phase.losses, phase.training.images)
         if not phase.parts:
             yield f"{path}.parts is empty: everything would be frozen; name what trains, such as [all] or [decoder_head]"
+        words = " or ".join(f"'{part}'" for part in PARTS)
         for part in phase.parts:
             if part not in PARTS and not part.startswith(("encoder.", "decoder.")):
                 yield (
-                    f"{path}.parts has '{part}'; it must be {_one_of(PARTS)}, or the beginning of parameter names such as "
+                    f"{path}.parts has '{part}'; it must be {words}, or the beginning of parameter names such as "
                     f"decoder.up_blocks.1{nearest(part, PARTS)}"
                 )
 
@@ -168,9 +108,6 @@ def _losses(path: str, losses: LossesConfig, images: int) -> Iterator[str]:
         )
 
 
-LPIPS_LEAST_SIDE = 16
-"""VGG-16 halves an image four times before its last features."""
-
 PERCEPTUAL_SOURCES = {
     "vgg": "LPIPS needs VGG-16's weights; download vgg16-397923af.pth from download.pytorch.org/models and give its path or URI",
     "heads": "LPIPS needs its linear heads; download lpips/weights/v0.1/vgg.pth from the repository "
@@ -180,46 +117,24 @@ PERCEPTUAL_SOURCES = {
 
 
 def _diffusion(config: Config) -> Iterator[str]:
-    denoiser = config.diffusion.denoiser
-    if denoiser.width % denoiser.heads:
-        yield (
-            f"diffusion.denoiser.width {denoiser.width} is not a multiple of diffusion.denoiser.heads "
-            f"{denoiser.heads}; each head needs the same share of the channels"
-        )
     training, milestones = config.diffusion.training, config.diffusion.milestones
     if sorted(set(milestones)) != milestones:
         yield f"diffusion.milestones {milestones} must be ascending, without repeats"
-    elif milestones and milestones[-1] > whole_batches(training):
+    elif milestones and milestones[-1] > training.whole_batches:
         yield (
             f"diffusion.milestones ends with {milestones[-1]:,} images, beyond the training's diffusion.training.images "
             f"{training.images:,}; leave it out or train longer"
         )
-    rates = config.diffusion.learning_rates
-    if len(rates) > len(milestones):
-        yield (
-            f"diffusion.learning_rates has {len(rates)} values, one from each milestone on, but diffusion.milestones only "
-            f"{len(milestones)}; give fewer values or more milestones"
-        )
     yield from _training("diffusion.training", training)
 
 
-def _prefix(path: str, prefix: PrefixConfig, channels: int) -> Iterator[str]:
-    if prefix.kind == "none":
-        return
-    if not prefix.choices and prefix.first > channels:
-        yield f"{path}.first is {prefix.first}, more than the latent's {channels} channels; lower it"
-    if prefix.choices:
-        if sorted(set(prefix.choices)) != prefix.choices:
-            yield f"{path}.choices {prefix.choices} must be ascending, without repeats"
-        elif prefix.choices[-1] != channels:
-            yield f"{path}.choices {prefix.choices} must end with all {channels} channels of the latent"
-    count = len(prefix_choices(prefix, channels))
-    if any(weight == 0 for weight in prefix.choice_weights[:-1]):
-        yield f"{path}.choice_weights {prefix.choice_weights} never draw a prefix; leave it out of the choices instead"
-    for name, expected, of in (("choice_weights", count, "choices"), ("draw_weights", prefix.draws, "draws")):
-        weights = getattr(prefix, name)
-        if weights and (len(weights) != expected or not sum(weights)):
-            yield f"{path}.{name} is {weights}; give one number for each of the {expected} {of}, not all 0"
+def _denoiser(config: Config) -> Iterator[str]:
+    ours = config.diffusion.denoiser
+    sizes = {"depth": ours.depth, "width": ours.width, "heads": ours.heads, "mlp_ratio": ours.mlp_ratio}
+    try:
+        DiTSpec(latent_channels=1, latent_size=ours.patch_size, num_classes=1, patch_size=ours.patch_size, **sizes)
+    except ConfigError as error:
+        yield f"diffusion.denoiser.{error}"
 
 
 def _training(path: str, training: TrainingConfig) -> Iterator[str]:
@@ -241,7 +156,7 @@ def _training(path: str, training: TrainingConfig) -> Iterator[str]:
 
 
 def _resolution(config: Config) -> Iterator[str]:
-    f, resolution = spatial_compression(config.autoencoder), config.data.resolution
+    f, resolution = autoencoder_spec(config.autoencoder).spatial_compression, config.data.resolution
     if resolution % f:
         below = resolution // f * f
         valid = f"{below} or {below + f}" if below else f"{f}"
@@ -254,9 +169,9 @@ def _resolution(config: Config) -> Iterator[str]:
 
 def phase_size_problems(autoencoder: AutoencoderConfig, resolution: int) -> Iterator[str]:
     """Yield what is wrong with the sizes of the phases' images, given prepared images of ``resolution`` pixels."""
-    f = spatial_compression(autoencoder)
-    for i, phase in enumerate(phases_of(autoencoder)):
-        path = f"autoencoder.phases[{i}]" if autoencoder.phases else "autoencoder"
+    f = autoencoder_spec(autoencoder).spatial_compression
+    for i, phase in enumerate(autoencoder.all_phases):
+        path = autoencoder.phase_path(i)
         if phase.resolution % f:
             yield f"{path}.resolution is {phase.resolution}, not a multiple of the autoencoder's spatial compression {f}"
         if phase.resolution > resolution:
@@ -264,22 +179,33 @@ def phase_size_problems(autoencoder: AutoencoderConfig, resolution: int) -> Iter
                 f"{path}.resolution is {phase.resolution}, larger than the prepared images of {resolution} pixels; "
                 "raise data.resolution"
             )
-        side, adversarial = phase.resolution or resolution, phase.losses.adversarial
-        if phase.losses.perceptual.weight and side < LPIPS_LEAST_SIDE:
+        yield from _least_sides(f"{path}.losses", phase.losses, phase.resolution or resolution)
+
+
+def _least_sides(path: str, losses: LossesConfig, side: int) -> Iterator[str]:
+    """Ask the networks behind the losses how small an image they can look at."""
+    perceptual, adversarial = losses.perceptual, losses.adversarial
+    if perceptual.weight:
+        from dcae15.losses.perceptual import LEAST_SIDE  # torch is needed only where such a loss is asked for
+
+        if side < LEAST_SIDE:
             yield (
-                f"{path}.losses.perceptual.weight is {phase.losses.perceptual.weight:g}, but LPIPS needs images of "
-                f"{LPIPS_LEAST_SIDE} pixels or more, and these have {side}; set it to 0"
+                f"{path}.perceptual.weight is {perceptual.weight:g}, but LPIPS needs images of {LEAST_SIDE} pixels or more, and "
+                f"these have {side}; set it to 0"
             )
-        least = 3 * 2**adversarial.layers
-        if adversarial.weight and side < least:
+    if adversarial.weight:
+        from dcae15.models.discriminator import least_side
+
+        least = least_side(adversarial.layers)
+        if side < least:
             yield (
-                f"{path}.losses.adversarial.layers is {adversarial.layers}, which needs images of {least} pixels or more, and "
+                f"{path}.adversarial.layers is {adversarial.layers}, which needs images of {least} pixels or more, and "
                 f"these have {side}; lower it"
             )
 
 
 def _latents(config: Config) -> Iterator[str]:
-    f, resolution = spatial_compression(config.autoencoder), config.latents.resolution
+    f, resolution = autoencoder_spec(config.autoencoder).spatial_compression, config.latents.resolution
     if resolution > config.data.resolution:
         yield (
             f"latents.resolution is {resolution}, larger than the prepared images of {config.data.resolution} pixels; "
@@ -290,7 +216,7 @@ def _latents(config: Config) -> Iterator[str]:
 
 
 def _patches(config: Config) -> Iterator[str]:
-    f, resolution = spatial_compression(config.autoencoder), config.data.resolution
+    f, resolution = autoencoder_spec(config.autoencoder).spatial_compression, config.data.resolution
     name = "latents" if config.latents.resolution else "data"
     resolution = config.latents.resolution or resolution
     side, patch = resolution // f, config.diffusion.denoiser.patch_size
@@ -302,11 +228,11 @@ def _patches(config: Config) -> Iterator[str]:
 
 
 def _same_prefixes(config: Config) -> Iterator[str]:
-    channels = latent_channels(config.autoencoder)
-    ours, seen = config.diffusion.prefix, trained_prefixes(config.autoencoder, channels)
-    yield from _prefix("diffusion.prefix", ours, channels)
-    if ours.kind == mask_kind(config.autoencoder) == "prefix":
-        unseen = sorted(set(prefix_choices(ours, channels)) - set(seen))
+    channels = autoencoder_spec(config.autoencoder).latent_channels
+    ours, seen = config.diffusion.prefix, config.autoencoder.trained_prefixes(channels)
+    yield from ours.problems(channels, "diffusion.prefix")
+    if ours.kind == config.autoencoder.mask_kind == "prefix":
+        unseen = sorted(set(ours.prefixes(channels)) - set(seen))
         if unseen:
             yield (
                 f"diffusion.prefix draws {unseen} channels, which autoencoder.prefix never trains "
@@ -324,7 +250,7 @@ def _sampling(config: Config) -> Iterator[str]:
 
 
 def _sampled_channels(config: Config) -> Iterator[str]:
-    channels = latent_channels(config.autoencoder)
+    channels = autoencoder_spec(config.autoencoder).latent_channels
     if config.sampling.prefix > channels:
         yield f"sampling.prefix is {config.sampling.prefix}, more than the latent's {channels} channels; 0 means all"
 
@@ -359,10 +285,9 @@ def _scaling(config: Config) -> Iterator[str]:
 
 def _shares(config: Config) -> Iterator[str]:
     workers = config.scaling.num_workers
-    many = bool(config.autoencoder.phases)
-    phases = enumerate(phases_of(config.autoencoder))
+    autoencoder = config.autoencoder
     for path, training in (
-        *((f"autoencoder.phases[{i}].training" if many else "autoencoder.training", p.training) for i, p in phases),
+        *((f"{autoencoder.phase_path(i)}.training", p.training) for i, p in enumerate(autoencoder.all_phases)),
         ("diffusion.training", config.diffusion.training),
     ):
         if training.batch_size < workers:
@@ -372,18 +297,13 @@ def _shares(config: Config) -> Iterator[str]:
             )
 
 
-def _general(config: Config) -> Iterator[str]:
-    if not config.storage:
-        yield "storage is empty; give a path or URI under which all artifacts live"
-    if not re.fullmatch(r"[\w.-]+", config.name):
-        yield f"name is '{config.name}'; use letters, digits, '.', '_' and '-' only"
-
-
 _RULES: list[tuple[set[str], Callable[[Config], Iterator[str]]]] = [
     (set(), _general),
     ({"data"}, _data),
-    ({"autoencoder"}, _autoencoder),
+    ({"autoencoder"}, _graph),
+    ({"autoencoder"}, _phases),
     ({"diffusion"}, _diffusion),
+    ({"diffusion"}, _denoiser),
     ({"sampling"}, _sampling),
     ({"scaling"}, _scaling),
     ({"data", "autoencoder"}, _resolution),

@@ -1,0 +1,51 @@
+"""The arms: autoencoders that are trained side by side, and compared. An arm is one row."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from dcae15.config.schema import Config
+
+STRUCTURED = "structured"
+ARMS: dict[str, dict[str, Any]] = {
+    STRUCTURED: {},
+    "baseline": {"autoencoder.prefix.kind": "none"},
+    "random": {"autoencoder.prefix.kind": "random"},
+}
+"""Names in reading order, and the fields of the autoencoder that an arm changes. The first makes the latents."""
+
+CONTROLS = tuple(name for name in ARMS if name != STRUCTURED)
+
+
+def with_arm(config: Config, name: str) -> Config:
+    """Return the configuration of an arm: its changes made to the autoencoder, and to each phase of its training.
+
+    A phase without masks stays without: it was meant to see all channels, whatever the arm.
+    """
+    autoencoder = config.autoencoder
+    for path, value in ARMS[name].items():
+        keys = path.split(".")[1:]
+        phases = [
+            phase if keys[0] == "prefix" and not phase.prefix.masks else _changed(phase, keys, value)
+            for phase in (autoencoder.phases if hasattr(autoencoder.all_phases[0], keys[0]) else [])
+        ]
+        if keys[0] == "prefix" and not autoencoder.prefix.masks:
+            autoencoder = autoencoder.changed(phases=phases)
+        else:
+            autoencoder = _changed(autoencoder.changed(phases=phases or autoencoder.phases), keys, value)
+    return config.changed(autoencoder=autoencoder)
+
+
+def _changed(section: Any, keys: list[str], value: Any) -> Any:
+    first, *rest = keys
+    return section.changed(**{first: _changed(getattr(section, first), rest, value) if rest else value})
+
+
+def arms_of(config: Config) -> list[str]:
+    """Return the arms that a configuration trains, in reading order: the first, and the controls that differ from it."""
+    return [
+        name
+        for name in ARMS
+        if name == STRUCTURED or (name in config.arms and with_arm(config, name).autoencoder != config.autoencoder)
+    ]
