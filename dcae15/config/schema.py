@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 from dcae15.channels import Prefix
@@ -152,6 +153,12 @@ class DiffusionConfig(Section):
         learning_rate=1e-3,
         ema_decay=0.998,
     )
+
+    @property
+    def whole_milestones(self) -> list[int]:
+        """The images seen at which milestones really are: whole batches."""
+        batch = self.training.batch_size
+        return sorted({math.ceil(images / batch) * batch for images in self.milestones})
 
 
 _GUIDED = when("guidance", is_not=1)

@@ -1,0 +1,80 @@
+"""evaluate: every measurement of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from dcae15 import artifacts, tracking
+from dcae15.channels import LANDMARKS, default_ladder
+from dcae15.config import active_fields
+from dcae15.config.arms import CONTROLS, STRUCTURED
+from dcae15.errors import ConfigError
+from dcae15.stages.base import Context, Output, Stage, View
+
+ROLES = {STRUCTURED: "autoencoder", **{name: name for name in CONTROLS}}
+"""Roles of the arms' autoencoders."""
+
+
+def identity(view: View) -> dict[str, Any]:
+    """What is measured; the prefixes beside the trained ones; LPIPS where its weights are given."""
+    config = view.config
+    fields = {**active_fields(config.evaluation, config), "seed": config.data.seed}
+    fields.pop("milestone_images", None)
+    channels = view.graph.latent_channels
+    trained = config.autoencoder.trained_prefixes(channels)
+    if len(trained) > 1 and not set(default_ladder(channels)) <= set(trained):
+        fields["shares"] = list(LANDMARKS.values())  # of the channels, measured beside the trained prefixes
+    perceptual = config.autoencoder.losses.perceptual
+    if perceptual.vgg and perceptual.heads:
+        fields["perceptual"] = active_fields(perceptual, config)
+    return fields
+
+
+def ready(view: View) -> None:
+    """Raise ConfigError now, not after days of training, when generated images could not be compared with the prepared ones."""
+    ours, prepared = view.config.latents.resolution, view.config.data.resolution
+    if view.config.diffusion.enabled and not view.given and ours not in (0, prepared):
+        raise ConfigError(
+            f"latents.resolution is {ours}, so images of {ours} pixels would be generated, which evaluate cannot compare with "
+            f"the prepared ones of {prepared}; set data.resolution={ours}, or run the stages one by one and give evaluate "
+            f"images=URI of an image set of {ours} pixels"
+        )
+
+
+def run(context: Context, inputs: Mapping[str, str], output: Output) -> None:
+    """Measure on the cluster; track the headline numbers."""
+    from dcae15.evaluation.evaluate_run import evaluate
+
+    scalars = context.cluster.call(
+        evaluate,
+        context.config,
+        images=inputs["images"],
+        autoencoders={arm: inputs[role] for arm, role in ROLES.items() if role in inputs},
+        denoiser=inputs.get("denoiser", ""),
+        samples=inputs.get("samples", ""),
+        uri=output.uri,
+        fingerprint=output.fingerprint,
+    )
+    tracking.open_tracker(context.tracker).metrics(scalars, step=0)
+
+
+STAGE = Stage(
+    "evaluate",
+    "Measure autoencoders (structured, and its controls) and generated images.",
+    role="evaluation",
+    makes=artifacts.Evaluation,
+    reads=("images", "autoencoder"),
+    run=run,
+    identity=identity,
+    facts=lambda view: {"images": f"{view.config.evaluation.reconstruction_images:,} validation images"},
+    ready=ready,
+    optional=(*CONTROLS, "denoiser", "samples"),
+    inputs={
+        "images": "image set to compare with; default: the one that prepare_images makes",
+        "autoencoder": "the structured autoencoder",
+        **{name: f"the control '{name}', see `arms`" for name in CONTROLS},
+        "denoiser": "the denoiser that generated",
+        "samples": "the generated images",
+    },
+)
