@@ -12,7 +12,7 @@ from safetensors.torch import load as from_safetensors
 from safetensors.torch import save as to_safetensors
 
 from dcae15 import artifacts, storage
-from dcae15.claims import claim
+from dcae15.artifacts.claims import claim
 from dcae15.config import Config, fingerprint, result_fields
 from dcae15.data.disk_cache import disk_cache
 from dcae15.data.loader import image_batches
