@@ -125,7 +125,7 @@ class Artifact:
 
 def _decoded(kind: Any, value: Any) -> Any:
     """Return a value of a manifest as its field's type says: lists become tuples, objects become dataclasses."""
-    if dataclasses.is_dataclass(kind):
+    if isinstance(kind, type) and dataclasses.is_dataclass(kind):
         types = _types(kind)
         return kind(**{name: _decoded(types[name], item) for name, item in value.items()})
     if get_origin(kind) is tuple:

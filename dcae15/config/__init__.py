@@ -10,7 +10,7 @@ from dcae15.config.autoencoder import (
     PrefixConfig,
     TrainingConfig,
 )
-from dcae15.config.checks import PERCEPTUAL_SOURCES, check, phase_size_problems
+from dcae15.config.checks import check, phase_size_problems
 from dcae15.config.help import dump, fields_help
 from dcae15.config.identity import SCHEMA_VERSION, fingerprint, result_fields
 from dcae15.config.layers import Layer, build, from_overrides, from_yaml
@@ -51,7 +51,6 @@ from dcae15.config.sweep_trials import (
 )
 
 __all__ = [
-    "PERCEPTUAL_SOURCES",
     "SCHEMA_VERSION",
     "AdversarialConfig",
     "AutoencoderConfig",

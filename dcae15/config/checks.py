@@ -157,6 +157,8 @@ def _losses(path: str, losses: LossesConfig, images: int) -> Iterator[str]:
         yield f"{path}.l1 and {path}.perceptual.weight are 0: nothing asks for the image; give one of them a weight"
     for name, source in (("vgg", perceptual.vgg), ("heads", perceptual.heads)):
         if perceptual.weight and not source:
+            from dcae15.losses.perceptual import PERCEPTUAL_SOURCES  # only now: torch takes seconds to import
+
             yield (
                 f"{path}.perceptual.weight is {perceptual.weight:g}, but {path}.perceptual.{name} is empty: "
                 f"{PERCEPTUAL_SOURCES[name]}; or set the weight to 0"
@@ -166,17 +168,6 @@ def _losses(path: str, losses: LossesConfig, images: int) -> Iterator[str]:
             f"{path}.adversarial.start_images is {adversarial.start_images}, but the phase ends after {images} images: "
             "the discriminator would never be heard; start it earlier or set its weight to 0"
         )
-
-
-LPIPS_LEAST_SIDE = 16
-"""VGG-16 halves an image four times before its last features."""
-
-PERCEPTUAL_SOURCES = {
-    "vgg": "LPIPS needs VGG-16's weights; download vgg16-397923af.pth from download.pytorch.org/models and give its path or URI",
-    "heads": "LPIPS needs its linear heads; download lpips/weights/v0.1/vgg.pth from the repository "
-    "richzhang/PerceptualSimilarity and give its path or URI",
-}
-"""Where the weights of LPIPS come from, by field."""
 
 
 def _diffusion(config: Config) -> Iterator[str]:
@@ -265,17 +256,22 @@ def phase_size_problems(autoencoder: AutoencoderConfig, resolution: int) -> Iter
                 "raise data.resolution"
             )
         side, adversarial = phase.resolution or resolution, phase.losses.adversarial
-        if phase.losses.perceptual.weight and side < LPIPS_LEAST_SIDE:
-            yield (
-                f"{path}.losses.perceptual.weight is {phase.losses.perceptual.weight:g}, but LPIPS needs images of "
-                f"{LPIPS_LEAST_SIDE} pixels or more, and these have {side}; set it to 0"
-            )
-        least = 3 * 2**adversarial.layers
-        if adversarial.weight and side < least:
-            yield (
-                f"{path}.losses.adversarial.layers is {adversarial.layers}, which needs images of {least} pixels or more, and "
-                f"these have {side}; lower it"
-            )
+        if phase.losses.perceptual.weight:
+            from dcae15.losses.perceptual import LEAST_IMAGE_SIDE
+
+            if side < LEAST_IMAGE_SIDE:
+                yield (
+                    f"{path}.losses.perceptual.weight is {phase.losses.perceptual.weight:g}, but LPIPS needs images of "
+                    f"{LEAST_IMAGE_SIDE} pixels or more, and these have {side}; set it to 0"
+                )
+        if adversarial.weight:
+            from dcae15.models.discriminator import least_image_side
+
+            if side < (least := least_image_side(adversarial.layers)):
+                yield (
+                    f"{path}.losses.adversarial.layers is {adversarial.layers}, which needs images of {least} pixels or more, and "
+                    f"these have {side}; lower it"
+                )
 
 
 def _latents(config: Config) -> Iterator[str]:

@@ -9,10 +9,10 @@ from typing import Any
 from dcae15 import artifacts, storage, tracking
 from dcae15.artifacts.claims import claim
 from dcae15.config import Config
+from dcae15.config.graph import autoencoder_spec
 from dcae15.errors import Dcae15Error
 from dcae15.evaluation.milestones import Row, commit_milestones
-from dcae15.export.importing import import_autoencoder
-from dcae15.models.presets import autoencoder_spec
+from dcae15.export.foreign_weights import import_autoencoder
 from dcae15.orchestration import cache, measure, prepare, sample, train
 from dcae15.orchestration.cluster import Cluster, Session
 from dcae15.orchestration.plan import IMPORTS, TRAINS, Stage, announce

@@ -28,16 +28,17 @@ from dcae15.config import (
     whole_batches,
     without_masks,
 )
+from dcae15.config.graph import autoencoder_spec
 from dcae15.data.disk_cache import disk_cache
 from dcae15.data.loader import Batch, image_batches, latent_batches
 from dcae15.data.statistics import normalisation
 from dcae15.errors import ConfigError
-from dcae15.loading import load_autoencoder
+from dcae15.library import load_autoencoder
 from dcae15.losses.perceptual import LPIPS, load_lpips
-from dcae15.models.autoencoder import Autoencoder, AutoencoderSpec
+from dcae15.models.autoencoder import Autoencoder
 from dcae15.models.discriminator import PatchDiscriminator
-from dcae15.models.dit import DiT, DiTSpec
-from dcae15.models.presets import autoencoder_spec
+from dcae15.models.dit import DiT
+from dcae15.models.spec import AutoencoderSpec, DiTSpec
 from dcae15.runtime import Runtime
 from dcae15.tracking import Tracker
 from dcae15.training import parts
