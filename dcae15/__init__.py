@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from dcae15.loading import load_autoencoder, load_denoiser, open_latents
+    from dcae15.library import load_autoencoder, load_denoiser, open_latents
 
 __all__ = ["load_autoencoder", "load_denoiser", "open_latents"]
 
@@ -16,7 +16,7 @@ __all__ = ["load_autoencoder", "load_denoiser", "open_latents"]
 def __getattr__(name: str) -> Any:
     """Import torch only when something is loaded, so that ``--help`` is quick."""
     if name in __all__:
-        from dcae15 import loading
+        from dcae15 import library
 
-        return getattr(loading, name)
+        return getattr(library, name)
     raise AttributeError(f"module 'dcae15' has no attribute {name!r}")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from dcae15.models.autoencoder import Autoencoder, AutoencoderSpec
+from dcae15.models.autoencoder import Autoencoder
+from dcae15.models.spec import AutoencoderSpec
 
 FAMILIES = {
     "1.5": AutoencoderSpec(8, (8, 16, 32, 32), (0, 2, 1, 1), (8, 16, 32, 32), (0, 1, 1, 2)),

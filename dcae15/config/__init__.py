@@ -15,7 +15,7 @@ from dcae15.config.layers import (
     overlaid,
     yaml_tree,
 )
-from dcae15.config.rules import PERCEPTUAL_SOURCES, check, phase_size_problems
+from dcae15.config.rules import check, phase_size_problems
 from dcae15.config.schema import (
     Config,
     DataConfig,
@@ -39,7 +39,6 @@ from dcae15.config.training import (
 
 __all__ = [
     "ARMS",
-    "PERCEPTUAL_SOURCES",
     "PHASES",
     "SCHEMA_VERSION",
     "AdversarialConfig",

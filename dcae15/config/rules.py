@@ -97,6 +97,10 @@ def _losses(path: str, losses: LossesConfig, images: int) -> Iterator[str]:
         yield f"{path}.l1 and {path}.perceptual.weight are 0: nothing asks for the image; give one of them a weight"
     for name, source in (("vgg", perceptual.vgg), ("heads", perceptual.heads)):
         if perceptual.weight and not source:
+            from dcae15.losses.perceptual import (
+                PERCEPTUAL_SOURCES,
+            )  # torch is needed only where such a loss is asked for
+
             yield (
                 f"{path}.perceptual.weight is {perceptual.weight:g}, but {path}.perceptual.{name} is empty: "
                 f"{PERCEPTUAL_SOURCES[name]}; or set the weight to 0"
@@ -106,14 +110,6 @@ def _losses(path: str, losses: LossesConfig, images: int) -> Iterator[str]:
             f"{path}.adversarial.start_images is {adversarial.start_images}, but the phase ends after {images} images: "
             "the discriminator would never be heard; start it earlier or set its weight to 0"
         )
-
-
-PERCEPTUAL_SOURCES = {
-    "vgg": "LPIPS needs VGG-16's weights; download vgg16-397923af.pth from download.pytorch.org/models and give its path or URI",
-    "heads": "LPIPS needs its linear heads; download lpips/weights/v0.1/vgg.pth from the repository "
-    "richzhang/PerceptualSimilarity and give its path or URI",
-}
-"""Where the weights of LPIPS come from, by field."""
 
 
 def _diffusion(config: Config) -> Iterator[str]:
@@ -186,18 +182,17 @@ def _least_sides(path: str, losses: LossesConfig, side: int) -> Iterator[str]:
     """Ask the networks behind the losses how small an image they can look at."""
     perceptual, adversarial = losses.perceptual, losses.adversarial
     if perceptual.weight:
-        from dcae15.losses.perceptual import LEAST_SIDE  # torch is needed only where such a loss is asked for
+        from dcae15.losses.perceptual import LEAST_IMAGE_SIDE
 
-        if side < LEAST_SIDE:
+        if side < LEAST_IMAGE_SIDE:
             yield (
-                f"{path}.perceptual.weight is {perceptual.weight:g}, but LPIPS needs images of {LEAST_SIDE} pixels or more, and "
+                f"{path}.perceptual.weight is {perceptual.weight:g}, but LPIPS needs images of {LEAST_IMAGE_SIDE} pixels or more, and "
                 f"these have {side}; set it to 0"
             )
     if adversarial.weight:
-        from dcae15.models.discriminator import least_side
+        from dcae15.models.discriminator import least_image_side
 
-        least = least_side(adversarial.layers)
-        if side < least:
+        if side < (least := least_image_side(adversarial.layers)):
             yield (
                 f"{path}.adversarial.layers is {adversarial.layers}, which needs images of {least} pixels or more, and "
                 f"these have {side}; lower it"

@@ -13,7 +13,7 @@ from dcae15.data.pixels import to_uint8
 from dcae15.errors import ConfigError
 from dcae15.evaluation.frechet import FeatureStatistics, frechet_distance
 from dcae15.evaluation.precision_recall import precision_recall
-from dcae15.loading import LoadedDenoiser
+from dcae15.library import LoadedDenoiser
 from dcae15.models.autoencoder import Autoencoder
 
 

@@ -12,7 +12,7 @@ from safetensors.torch import load as from_safetensors
 from safetensors.torch import save as to_safetensors
 
 from dcae15 import artifacts, storage
-from dcae15.claims import claim
+from dcae15.artifacts.claims import claim
 from dcae15.config import Config, fingerprint, result_fields
 from dcae15.data.disk_cache import disk_cache
 from dcae15.data.loader import image_batches
@@ -25,7 +25,7 @@ from dcae15.evaluation.generation import compare_features, require_size
 from dcae15.evaluation.protocol import Protocol
 from dcae15.evaluation.reconstruction import PerceptualDistance
 from dcae15.evaluation.verdict import evaluation_warnings, headline_scalars
-from dcae15.loading import load_autoencoder
+from dcae15.library import load_autoencoder
 from dcae15.losses.perceptual import load_lpips
 from dcae15.models.autoencoder import Autoencoder
 
@@ -57,7 +57,7 @@ def evaluate(
         config: what to measure.
         images: URI of the image set.
         autoencoders: URIs by arm, at least one: ``structured``, ``baseline``, ``random``, or any other name; ours or whatever
-            `dcae15.loading.load_autoencoder` opens.
+            `dcae15.library.load_autoencoder` opens.
         uri: where to write.
         fingerprint: what names the result.
         denoiser: URI of the denoiser that generated; only its settings are noted in the protocol.

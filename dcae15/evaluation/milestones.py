@@ -12,7 +12,7 @@ from dcae15.data.disk_cache import disk_cache
 from dcae15.data.stream import ImageStream
 from dcae15.evaluation.generation import compare_features, generate, require_decoder, require_size
 from dcae15.evaluation.measure import features_of
-from dcae15.loading import load_autoencoder, load_denoiser
+from dcae15.library import load_autoencoder, load_denoiser
 
 Row = dict[str, float]
 

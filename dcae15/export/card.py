@@ -97,7 +97,7 @@ def _usage(spec: AutoencoderSpec, artifact: artifacts.Autoencoder, layout: str) 
     prefix = artifact.prefix_choices[0] if artifact.prefix_choices else max(1, spec.latent_channels // 2)
     ours = (
         "```python\n"
-        "from dcae15.loading import load_autoencoder\n\n"
+        "from dcae15 import load_autoencoder\n\n"
         f'model = load_autoencoder("FOLDER")\n'
         f"latents = model.encode(pixels, prefix={prefix})  # pixels (B, 3, H, W) in [-1, 1]; None keeps all channels\n"
         "images = model.decode(latents)\n"

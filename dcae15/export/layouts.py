@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from dcae15.errors import WeightsError
-from dcae15.models.autoencoder import Autoencoder, AutoencoderSpec
+from dcae15.models.autoencoder import Autoencoder
+from dcae15.models.spec import AutoencoderSpec
 
 Layout = Literal["official", "ours"]
 StateDict = dict[str, Tensor]
@@ -37,27 +38,24 @@ _QKV = "context_module.main.qkv.conv.weight"
 _THIRDS = ("attn.to_q.weight", "attn.to_k.weight", "attn.to_v.weight")
 
 
-def from_official(state_dict: Mapping[str, Tensor], spec: AutoencoderSpec | None = None) -> StateDict:
+def from_official(state_dict: Mapping[str, Tensor], spec: AutoencoderSpec) -> StateDict:
     """Rename the keys of official weights to ours; the tensors are shared, not copied.
 
     The projection to queries, keys and values becomes three matrices, views of it.
 
     Args:
         state_dict: Official weights.
-        spec: Their graph. Given, only the names of this graph are known: latent shortcuts have names of their own, so that
-            1.0 is not taken for 1.1. None takes the names that published graphs with such blocks have.
+        spec: Their graph. Only its names are known: latent shortcuts have names of their own, so that 1.0 is not taken for 1.1.
 
     Raises:
-        WeightsError: A key is not one of the graph, or none of an official DC-AE autoencoder.
+        WeightsError: A key is not one of the graph.
     """
-    shortcuts = any(".project_out.main." in key or ".project_in.main." in key for key in state_dict)
-    stem = any(key.startswith("encoder.stages.0.") for key in state_dict)
-    strided = any(re.fullmatch(r"encoder\.stages\.\d+\.op_list\.\d+\.main\.conv\.weight", key) for key in state_dict)
-    head = any(key.startswith("decoder.stages.0.") for key in state_dict)
-    names = _names(spec) if spec else _official_names(shortcuts, stem, head, strided)
-    renamed, unknown = _rename(state_dict, names, _QKV)
+    renamed, unknown = _rename(state_dict, _names(spec), _QKV)
     if unknown:
-        raise WeightsError(f"the weights are not those of {_described('an official', spec)}: unknown {_some(unknown)}")
+        raise WeightsError(
+            f"the weights are not those of an official autoencoder of the graph {spec.to_dict()}: "
+            f"unknown {_some(unknown)}"
+        )
     for key in [key for key in renamed if key.endswith(_QKV)]:
         before, qkv = key.removesuffix(_QKV), renamed.pop(key)
         if qkv.ndim != 4 or qkv.shape[0] % 3:
@@ -69,22 +67,12 @@ def from_official(state_dict: Mapping[str, Tensor], spec: AutoencoderSpec | None
     return renamed
 
 
-def to_official(state_dict: Mapping[str, Tensor], spec: AutoencoderSpec | None = None) -> StateDict:
+def to_official(state_dict: Mapping[str, Tensor], spec: AutoencoderSpec) -> StateDict:
     """Undo ``from_official``: rename our keys to the official ones, and join queries, keys and values.
 
-    Args:
-        state_dict: Weights in our layout.
-        spec: Their graph; None takes the published one with such blocks: latent shortcuts come with attention, strided
-            convolutions with a plain first layer.
-
     Raises:
-        WeightsError: A key is not one of our autoencoders.
+        WeightsError: A key is not one of our autoencoder of this graph.
     """
-    if spec:
-        names = _names(spec)
-    else:
-        plain = [f"{part}.weight" in state_dict for part in ("encoder.conv_in", "decoder.conv_out")]
-        names = _official_names(any(".attn." in key for key in state_dict), *plain, strided=plain[0])
     weights = dict(state_dict)
     joined: StateDict = {}
     for key in [key for key in weights if key.endswith(_THIRDS[0])]:
@@ -95,9 +83,11 @@ def to_official(state_dict: Mapping[str, Tensor], spec: AutoencoderSpec | None =
         joined[_official_block(block) + _QKV] = qkv[:, :, None, None]
     for key in [key for key in weights if key.endswith(".attn.to_out.weight")]:
         weights[key] = weights[key][:, :, None, None]
-    renamed, unknown = _rename(weights, tuple((ours, official) for official, ours in names))
+    renamed, unknown = _rename(weights, tuple((ours, official) for official, ours in _names(spec)))
     if unknown:
-        raise WeightsError(f"the weights are not those of {_described('a dcae15', spec)}: unknown {_some(unknown)}")
+        raise WeightsError(
+            f"the weights are not those of a dcae15 autoencoder of the graph {spec.to_dict()}: unknown {_some(unknown)}"
+        )
     return renamed | joined
 
 
@@ -117,8 +107,8 @@ def detect_layout(state_dict: Mapping[str, Tensor]) -> Layout:
     )
 
 
-def check_fit(state_dict: Mapping[str, Tensor], spec: AutoencoderSpec) -> None:
-    """Check that weights in our layout have exactly the keys and shapes of the graph.
+def build(state_dict: Mapping[str, Tensor], spec: AutoencoderSpec) -> Autoencoder:
+    """Return the autoencoder with these weights in our layout, on the CPU, float32, for evaluation; tensors are shared.
 
     The counters of batch norms may be missing: published files lack them, and inference does not read them.
 
@@ -126,58 +116,34 @@ def check_fit(state_dict: Mapping[str, Tensor], spec: AutoencoderSpec) -> None:
         WeightsError: Keys are missing, not expected, or have another shape; the message names the first few.
     """
     with torch.device("meta"):
-        expected = {key: tuple(value.shape) for key, value in Autoencoder(spec).state_dict().items()}
-    missing = [
-        f"{key} {shape}" for key, shape in expected.items() if key not in state_dict and not key.endswith(_COUNTER)
-    ]
-    unexpected = [f"{key} {tuple(value.shape)}" for key, value in state_dict.items() if key not in expected]
-    misshapen = [
-        f"{key} has shape {tuple(state_dict[key].shape)}, expected {shape}"
-        for key, shape in expected.items()
-        if key in state_dict and tuple(state_dict[key].shape) != shape
-    ]
-    problems = [
-        f"{what} {_some(keys)}"
-        for what, keys in (("missing", missing), ("not expected", unexpected), ("mis-shaped", misshapen))
-        if keys
-    ]
-    if problems:
-        raise WeightsError(f"the weights do not fit the model {spec.to_dict()}: " + "; ".join(problems))
-
-
-def build(state_dict: Mapping[str, Tensor], spec: AutoencoderSpec) -> Autoencoder:
-    """Return the autoencoder with these weights in our layout, on the CPU, float32, for evaluation; tensors are shared.
-
-    Raises:
-        WeightsError: They do not fit, see `check_fit`.
-    """
-    check_fit(state_dict, spec)
-    with torch.device("meta"):
         autoencoder = Autoencoder(spec)
+    expected = {key: tuple(value.shape) for key, value in autoencoder.state_dict().items()}
     weights = dict(state_dict)
-    for key in autoencoder.state_dict().keys() - weights.keys():
-        weights[key] = torch.zeros((), dtype=torch.long)
+    for key in expected.keys() - weights.keys():
+        if key.endswith(_COUNTER):
+            weights[key] = torch.zeros((), dtype=torch.long)
+    found = {key: tuple(value.shape) for key, value in weights.items()}
+    problems = {
+        "missing": [f"{key} {shape}" for key, shape in expected.items() if key not in found],
+        "not expected": [f"{key} {shape}" for key, shape in found.items() if key not in expected],
+        "mis-shaped": [
+            f"{key} has shape {found[key]}, expected {shape}"
+            for key, shape in expected.items()
+            if found.get(key, shape) != shape
+        ],
+    }
+    if any(problems.values()):
+        said = "; ".join(f"{what} {_some(keys)}" for what, keys in problems.items() if keys)
+        raise WeightsError(f"the weights do not fit the model {spec.to_dict()}: {said}")
     autoencoder.load_state_dict(weights, assign=True)
     return autoencoder.float().eval()
 
 
 def _names(spec: AutoencoderSpec) -> tuple[tuple[str, str], ...]:
-    return _official_names(
-        spec.latent_shortcuts, bool(spec.encoder_depths[0]), bool(spec.decoder_depths[0]), spec.downsample == "conv"
-    )
-
-
-def _official_names(shortcuts: bool, stem: bool, head: bool, strided: bool) -> tuple[tuple[str, str], ...]:
-    """Pairs of official name and ours.
-
-    Args:
-        shortcuts: The latent's two layers have shortcuts; what has one is called main.
-        stem: The encoder's first layer is a plain convolution.
-        head: The decoder's last layer is a plain convolution.
-        strided: The encoder halves with strided convolutions; these are no deeper than that.
-    """
-    main = "main." if shortcuts else ""
-    down = "conv" if strided else "conv.conv"
+    """Pairs of official name and ours."""
+    main = "main." if spec.latent_shortcuts else ""  # what has a shortcut is called main
+    stem, head = spec.encoder_depths[0], spec.decoder_depths[0]  # 0: the first (last) layer changes the size
+    down = "conv" if spec.downsample == "conv" else "conv.conv"  # strided convolutions are no deeper than that
     return (
         (f"encoder.project_in.{'conv' if stem else down}", "encoder.conv_in" + ("" if stem else ".conv")),
         *((f"encoder.stages.*.op_list.*.{theirs}", f"encoder.down_blocks.*.*.{ours}") for theirs, ours in _BLOCK),
@@ -226,10 +192,6 @@ def _rename(
         else:
             unknown.append(key)
     return renamed, unknown
-
-
-def _described(whose: str, spec: AutoencoderSpec | None) -> str:
-    return f"{whose} autoencoder of the graph {spec.to_dict()}" if spec else f"{whose} DC-AE autoencoder"
 
 
 def _some(keys: list[str]) -> str:

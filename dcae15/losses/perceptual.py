@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dcae15 import storage
-from dcae15.config import PerceptualConfig
-from dcae15.config.checks import PERCEPTUAL_SOURCES
 from dcae15.errors import ConfigError, StorageError, WeightsError
 from dcae15.weights import parse_state_dict
 
@@ -21,7 +20,16 @@ _TAPS = (2, 7, 14, 21, 28)  # compared after their ReLU: relu1_2, relu2_2, relu3
 _SHIFT = (-0.030, -0.088, -0.188)
 _SCALE = (0.458, 0.448, 0.450)
 _EPS = 1e-10
-_LEAST_SIDE = 2 ** len(_POOLS_BEFORE)
+
+LEAST_IMAGE_SIDE = 2 ** len(_POOLS_BEFORE)
+"""Least side of an image, in pixels: the pools halve it."""
+
+PERCEPTUAL_SOURCES = {
+    "vgg": "LPIPS needs VGG-16's weights; download vgg16-397923af.pth from download.pytorch.org/models and give its path or URI",
+    "heads": "LPIPS needs its linear heads; download lpips/weights/v0.1/vgg.pth from the repository "
+    "richzhang/PerceptualSimilarity and give its path or URI",
+}
+"""Where the weights of LPIPS come from, by field."""
 
 
 class LPIPS(nn.Module):
@@ -57,9 +65,9 @@ class LPIPS(nn.Module):
             ConfigError: the images have fewer than 16 pixels on a side.
         """
         height, width = target_BCHW.shape[-2:]
-        if min(height, width) < _LEAST_SIDE:
+        if min(height, width) < LEAST_IMAGE_SIDE:
             raise ConfigError(
-                f"images of {height}x{width} pixels are too small for LPIPS, which needs at least {_LEAST_SIDE} on each "
+                f"images of {height}x{width} pixels are too small for LPIPS, which needs at least {LEAST_IMAGE_SIDE} on each "
                 "side; set perceptual.weight to 0, or train on larger images"
             )
         with torch.no_grad():
@@ -99,18 +107,27 @@ def _head_shapes() -> dict[str, tuple[int, ...]]:
     return {f"lin{i}.model.1.weight": (1, _CONVS[index], 1, 1) for i, index in enumerate(_TAPS)}
 
 
-def load_lpips(config: PerceptualConfig, path: str = "losses.perceptual") -> LPIPS:
+class LPIPSFiles(Protocol):
+    """Where the two weight files are, as paths or URIs, and their SHA-256; an empty digest is not checked."""
+
+    vgg: str
+    vgg_sha256: str
+    heads: str
+    heads_sha256: str
+
+
+def load_lpips(files: LPIPSFiles, path: str = "losses.perceptual") -> LPIPS:
     """Read the weights that a configuration names.
 
     Args:
-        config: where they are; its digests are checked where given.
+        files: where they are.
         path: where the configuration stands, for messages.
 
     Raises:
         WeightsError: a file cannot be read, has another digest, or holds something else; says which field names it.
     """
-    features = _read(f"{path}.vgg", config.vgg, config.vgg_sha256, PERCEPTUAL_SOURCES["vgg"], _vgg_shapes())
-    heads = _read(f"{path}.heads", config.heads, config.heads_sha256, PERCEPTUAL_SOURCES["heads"], _head_shapes())
+    features = _read(f"{path}.vgg", files.vgg, files.vgg_sha256, PERCEPTUAL_SOURCES["vgg"], _vgg_shapes())
+    heads = _read(f"{path}.heads", files.heads, files.heads_sha256, PERCEPTUAL_SOURCES["heads"], _head_shapes())
     return LPIPS(features, heads)
 
 

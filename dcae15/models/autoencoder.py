@@ -18,9 +18,7 @@ from dcae15.models.blocks import (
     Upsample,
     activation,
 )
-from dcae15.models.spec import AutoencoderSpec, check_fields
-
-__all__ = ["PIXEL_CHANNELS", "Autoencoder", "AutoencoderSpec", "Decoder", "Encoder", "check_fields", "init_weights"]
+from dcae15.models.spec import AutoencoderSpec
 
 PIXEL_CHANNELS = 3
 

@@ -15,6 +15,11 @@ _SLOPE = 0.2
 _INITIAL_STD = 0.02  # of weights; norms scatter around 1
 
 
+def least_image_side(layers: int) -> int:
+    """Return the least side, in pixels, of images for ``layers`` that halve: two more shrink what is left by a pixel each."""
+    return 3 * 2**layers
+
+
 class PatchDiscriminator(nn.Module):
     """Pixels (B, 3, H, W) to logits (B, 1, h, w), each for a patch: high where it looks real.
 
@@ -37,7 +42,7 @@ class PatchDiscriminator(nn.Module):
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__()
-        self.least_side = 3 * 2**layers  # the two layers after the halving ones shrink a side by one pixel each
+        self.least_side = least_image_side(layers)
         widths = [width * min(2**i, 8) for i in range(layers + 1)]
         body: list[nn.Module] = [_conv(3, width, 2), nn.LeakyReLU(_SLOPE)]
         for i in range(1, layers + 1):

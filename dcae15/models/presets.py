@@ -5,7 +5,6 @@ from __future__ import annotations
 import difflib
 import re
 
-from dcae15.config import AutoencoderConfig
 from dcae15.errors import ConfigError
 from dcae15.models.spec import AutoencoderSpec
 
@@ -134,17 +133,3 @@ def preset(name: str) -> AutoencoderSpec:
             f"{' or '.join(near)}?"
         )
     return PRESETS[known]
-
-
-def autoencoder_spec(config: AutoencoderConfig) -> AutoencoderSpec:
-    """Return the graph that a configuration asks for.
-
-    Raises:
-        ConfigError: The preset is unknown, or the custom fields contradict each other; the message names them.
-    """
-    if config.preset != "custom":
-        return preset(config.preset)
-    try:
-        return AutoencoderSpec(**{name: getattr(config, name) for name in GRAPH_FIELDS})
-    except ConfigError as error:
-        raise ConfigError(f"autoencoder.{error}") from error

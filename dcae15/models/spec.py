@@ -1,4 +1,4 @@
-"""The graph of a DC-AE autoencoder as data: every published family and everything between them."""
+"""Graphs as data, without torch: of a DC-AE autoencoder (every published family and everything between) and of a denoiser."""
 
 from __future__ import annotations
 
@@ -149,10 +149,61 @@ class AutoencoderSpec:
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> AutoencoderSpec:
         """Undo ``to_dict``; raises ConfigError on missing or unknown fields."""
-        return cls(**check_fields(cls, values))
+        return cls(**_known_fields(cls, values))
 
 
-def check_fields(cls: type, values: dict[str, Any]) -> dict[str, Any]:
+@dataclass(frozen=True)
+class DiTSpec:
+    """The shape of a DiT.
+
+    Attributes:
+        latent_channels: C, channels of the latents.
+        latent_size: Side of the square latents, in latent pixels.
+        num_classes: Classes; label ``num_classes`` is the null class of classifier-free guidance.
+        depth: Transformer blocks.
+        width: Channels of a token; divisible by 4 and by ``heads``.
+        heads: Attention heads.
+        patch_size: Side of a patch, in latent pixels; DC-AE latents are meant for 1.
+        mlp_ratio: Width of the MLP over ``width``.
+
+    Raises:
+        ConfigError: A field is out of range or contradicts another; the message names it.
+    """
+
+    latent_channels: int
+    latent_size: int
+    num_classes: int
+    depth: int
+    width: int
+    heads: int
+    patch_size: int = 1
+    mlp_ratio: float = 4.0
+
+    def __post_init__(self) -> None:
+        for name in ("latent_channels", "latent_size", "num_classes", "depth", "width", "heads", "patch_size"):
+            value = getattr(self, name)
+            if type(value) is not int or value < 1:
+                raise ConfigError(f"{name} = {value!r} must be a whole number of at least 1")
+        if self.width % 4:
+            raise ConfigError(f"width = {self.width} must be divisible by 4, for sine and cosine of two coordinates")
+        if self.width % self.heads:
+            raise ConfigError(f"width = {self.width} must be divisible by heads = {self.heads}")
+        if self.latent_size % self.patch_size:
+            raise ConfigError(f"latent_size = {self.latent_size} must be divisible by patch_size = {self.patch_size}")
+        if not self.mlp_ratio > 0 or int(self.width * self.mlp_ratio) < 1:
+            raise ConfigError(f"mlp_ratio = {self.mlp_ratio!r} must be positive")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values for JSON."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> DiTSpec:
+        """Undo ``to_dict``; raises ConfigError on missing or unknown fields."""
+        return cls(**_known_fields(cls, values))
+
+
+def _known_fields(cls: type, values: dict[str, Any]) -> dict[str, Any]:
     """Return ``values`` when they are fields of the dataclass ``cls`` and none without default is missing.
 
     Raises:

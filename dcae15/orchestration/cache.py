@@ -14,7 +14,7 @@ from dcae15.config import Config, LatentsConfig
 from dcae15.data import encoding, shards, statistics
 from dcae15.data.shards import ShardRecord
 from dcae15.errors import ConfigError
-from dcae15.loading import load_autoencoder
+from dcae15.library import load_autoencoder
 from dcae15.orchestration.cluster import Cluster
 from dcae15.orchestration.sharding import Pool, ShardPlan, write_shards
 

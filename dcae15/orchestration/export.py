@@ -7,11 +7,11 @@ from dataclasses import replace
 
 from dcae15 import artifacts, storage
 from dcae15.config import Config
+from dcae15.config.graph import autoencoder_spec
 from dcae15.errors import ArtifactError
-from dcae15.export.folder import FORMATS, export_folder
-from dcae15.export.importing import import_autoencoder
-from dcae15.loading import load_autoencoder
-from dcae15.models.presets import autoencoder_spec
+from dcae15.export.foreign_weights import import_autoencoder
+from dcae15.export.publish import FORMATS, export_folder
+from dcae15.library import load_autoencoder
 from dcae15.orchestration.plan import IMPORTS, plan
 
 

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from dcae15 import artifacts, storage, tracking
-from dcae15.claims import claim
+from dcae15.artifacts.claims import claim
 from dcae15.config import Config
+from dcae15.config.graph import autoencoder_spec
 from dcae15.errors import Dcae15Error
 from dcae15.evaluation.milestones import Row, commit_milestones
-from dcae15.export.importing import import_autoencoder
-from dcae15.models.presets import autoencoder_spec
+from dcae15.export.foreign_weights import import_autoencoder
 from dcae15.orchestration import cache, measure, prepare, sample, train
 from dcae15.orchestration.cluster import Cluster, Session
 from dcae15.orchestration.plan import IMPORTS, TRAINS, Stage, announce
@@ -82,7 +81,10 @@ class Fold:
             manifest = artifacts.read_manifest(stage.uri)
             tracker.metrics(set_metrics(manifest, None if continued else seconds), step=0)
             if "statistics" in manifest:
-                tracker.dict({"mean": manifest["statistics"]["mean"], "rms": rms_of(manifest)}, "channels.json")
+                tracker.dict(
+                    {"mean": manifest["statistics"]["mean"], "rms": artifacts.set_counts(manifest).latent_rms},
+                    "channels.json",
+                )
         tracker.finish("FINISHED")
         return seconds
 
@@ -153,21 +155,13 @@ def set_metrics(manifest: dict[str, Any], seconds: float | None) -> dict[str, fl
         manifest: of the set.
         seconds: how long all of it took; None when it was begun before.
     """
-    counts = {split: sum(s["count"] for s in content["shards"]) for split, content in manifest["splits"].items()}
-    shards = [shard for content in manifest["splits"].values() for shard in content["shards"]]
-    metrics: dict[str, float] = {"images": sum(counts.values())}
-    metrics |= {f"images.{split}": count for split, count in counts.items()}
-    metrics |= {"shards": len(shards), "bytes": sum(shard["bytes"] for shard in shards)}
-    metrics |= {f"rejected.{reason}": count for reason, count in manifest.get("rejected", {}).items()}
+    counts = artifacts.set_counts(manifest)
+    metrics: dict[str, float] = {"images": sum(counts.images.values())}
+    metrics |= {f"images.{split}": count for split, count in counts.images.items()}
+    metrics |= {"shards": counts.shards, "bytes": counts.bytes}
+    metrics |= {f"rejected.{reason}": count for reason, count in counts.rejected.items()}
     if seconds:
         metrics["images_per_second"] = metrics["images"] / seconds
-    if "statistics" in manifest:
-        rms = rms_of(manifest)
-        metrics |= {"latent_rms_least": min(rms), "latent_rms_most": max(rms)}
+    if counts.latent_rms:
+        metrics |= {"latent_rms_least": min(counts.latent_rms), "latent_rms_most": max(counts.latent_rms)}
     return metrics
-
-
-def rms_of(manifest: dict[str, Any]) -> list[float]:
-    """Return the root mean square of each channel of a latent set."""
-    measured = manifest["statistics"]
-    return [math.hypot(mean, std) for mean, std in zip(measured["mean"], measured["std"], strict=True)]

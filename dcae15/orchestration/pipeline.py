@@ -7,8 +7,9 @@ from dataclasses import replace
 
 from dcae15 import artifacts, storage, tracking
 from dcae15.command_line import Command
-from dcae15.config import PERCEPTUAL_SOURCES, Config
+from dcae15.config import Config
 from dcae15.errors import ArtifactError, ConfigError
+from dcae15.losses.perceptual import PERCEPTUAL_SOURCES
 from dcae15.orchestration.plan import CONTROLS, IMPORTS, STAGES, Stage, announce, describe, plan
 
 LATEST = "latest.json"

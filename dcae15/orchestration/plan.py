@@ -27,11 +27,9 @@ from dcae15.config import (
     trained_prefixes,
     without_masks,
 )
+from dcae15.config.graph import autoencoder_spec
 from dcae15.data.shards import LATENT_BYTES
-from dcae15.export.importing import is_foreign, published_facts, weights_digest
-from dcae15.export.loading import foreign_spec
-from dcae15.models.presets import autoencoder_spec
-from dcae15.models.spec import AutoencoderSpec
+from dcae15.export.foreign_weights import given_autoencoder
 
 STAGES = (
     "prepare_images",
@@ -108,8 +106,12 @@ class _Planner:
         self.config = config
         self.stages: list[Stage] = []
         self.given = given
-        self.known = {role: (uri, _fingerprint_of(uri)) for role, uri in given.items()}
-        self.graph = _graph_of(given.get("autoencoder", ""))
+        self.known = {
+            role: (uri, artifacts.read_manifest(uri)["fingerprint"])
+            for role, uri in given.items()
+            if role not in IMPORTS.values()
+        }
+        self.graph = autoencoder_spec(config.autoencoder)
 
     def _add(
         self, name: str, kind: str, role: str, reads: tuple[str, ...], fields: dict[str, Any], **facts: str
@@ -126,17 +128,19 @@ class _Planner:
 
     def import_foreign(self) -> None:
         """Plan the import of given autoencoders that are no artifacts; they are named by their content."""
+        configured = self.graph
         for name, role in IMPORTS.items():
-            source = storage.resolve(self.known[role][0]) if role in self.known else ""
-            if source and is_foreign(source):
-                del self.known[role]
-                spec = foreign_spec(source, autoencoder_spec(self.config.autoencoder))
-                self.known["weights"] = (source, weights_digest(source))
-                latent = f"{spec.latent_channels} channels, f{spec.spatial_compression}"
-                fields = {"spec": spec.to_dict(), **published_facts(source, self.config.autoencoder.preset)}
-                self._add(name, "autoencoder", role, ("weights",), fields, latent=latent)
-                if role == "autoencoder":
-                    self.graph = spec
+            if role not in self.given:
+                continue
+            found = given_autoencoder(self.given[role], configured, self.config.autoencoder.preset)
+            if role == "autoencoder":
+                self.graph = found.spec
+            if found.foreign:
+                self.known["weights"] = (found.uri, found.digest)
+                latent = f"{found.spec.latent_channels} channels, f{found.spec.spatial_compression}"
+                self._add(name, "autoencoder", role, ("weights",), found.facts, latent=latent)
+            else:
+                self.known[role] = (self.given[role], found.digest)
 
     def prepare_images(self) -> None:
         data = self.config.data
@@ -198,7 +202,7 @@ class _Planner:
 
     def cache_latents(self) -> None:
         latents, prepared = self.config.latents, self._resolution()
-        spec = self.graph or autoencoder_spec(self.config.autoencoder)
+        spec = self.graph
         side = (latents.resolution or prepared) // spec.spatial_compression
         size = spec.latent_channels * side * side * LATENT_BYTES[latents.dtype]
         each = f"{spec.latent_channels}x{side}x{side} {latents.dtype}, {size:,} bytes"
@@ -275,20 +279,6 @@ class _Planner:
             ]
         facts = {"images": f"{self.config.evaluation.reconstruction_images:,} validation images"}
         self._add("evaluate", "evaluation", "evaluation", reads, fields, **facts)
-
-
-def _fingerprint_of(uri: str) -> str:
-    """Name a given artifact by its manifest; foreign weights get their name when they are imported.
-
-    Raises:
-        ArtifactError: there is neither.
-    """
-    return f"foreign {uri}" if is_foreign(storage.resolve(uri)) else artifacts.read_manifest(uri)["fingerprint"]
-
-
-def _graph_of(uri: str) -> AutoencoderSpec | None:
-    """Return the graph of a given autoencoder, if it is an artifact."""
-    return AutoencoderSpec.from_dict(artifacts.Autoencoder.open(uri).spec) if uri and artifacts.finished(uri) else None
 
 
 def describe(stages: list[Stage], config: Config) -> str:

@@ -15,7 +15,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from dcae15 import artifacts, storage
-from dcae15.claims import claim
+from dcae15.artifacts.claims import claim
 from dcae15.config import Config, DataConfig, fingerprint, result_fields
 from dcae15.data import images as image_codec
 from dcae15.data import inspection, shapes, shards

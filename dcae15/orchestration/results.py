@@ -135,9 +135,9 @@ def _stage_summary(stage: Stage, seconds: dict[str, float]) -> StageSummary:
 def _details(manifest: dict[str, Any]) -> dict[str, str]:
     details = {"made": manifest["created"]}
     if "splits" in manifest:
-        shards = [shard for split in manifest["splits"].values() for shard in split["shards"]]
-        details["images"] = f"{sum(s['count'] for s in shards):,} in {len(shards)} shards"
-        details["bytes"] = f"{sum(s['bytes'] for s in shards):,}"
+        counts = artifacts.set_counts(manifest)
+        details["images"] = f"{sum(counts.images.values()):,} in {counts.shards} shards"
+        details["bytes"] = f"{counts.bytes:,}"
     if manifest.get("rejected"):
         details["rejected"] = ", ".join(f"{count} {reason}" for reason, count in manifest["rejected"].items())
     if "parameters" in manifest:

@@ -11,7 +11,7 @@ from dcae15.config import Config, SamplingConfig, result_fields
 from dcae15.data import shards
 from dcae15.data.shards import ShardRecord
 from dcae15.evaluation.generation import generate, require_decoder
-from dcae15.loading import load_autoencoder, load_denoiser
+from dcae15.library import load_autoencoder, load_denoiser
 from dcae15.orchestration.cluster import Cluster
 from dcae15.orchestration.sharding import Pool, ShardPlan, write_shards
 

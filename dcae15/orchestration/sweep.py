@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from dcae15 import storage, tracking
-from dcae15.claims import claim
+from dcae15.artifacts.claims import claim
 from dcae15.config import (
     Config,
     Range,

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from dcae15 import artifacts, storage, tracking
-from dcae15.claims import claim
+from dcae15.artifacts.claims import claim
 from dcae15.config import Config, Sweep, Trial, trial_command, trial_config
 from dcae15.errors import Dcae15Error
 from dcae15.evaluation.metrics import trial_metrics

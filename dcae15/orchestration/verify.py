@@ -20,7 +20,7 @@ from dcae15.data.findings import Findings
 from dcae15.data.shard_check import ShardChecker, ShardResult, ShardTask
 from dcae15.data.verify import check_whole, plan_checks
 from dcae15.errors import ArtifactError, ConfigError, DataError, Dcae15Error
-from dcae15.loading import load_autoencoder
+from dcae15.library import load_autoencoder
 from dcae15.orchestration.cluster import Cluster, connect
 from dcae15.orchestration.export import autoencoder_of
 from dcae15.orchestration.plan import plan

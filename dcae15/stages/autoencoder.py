@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from dcae15 import artifacts, storage
-from dcae15.config import PERCEPTUAL_SOURCES, PhaseConfig, active_fields
+from dcae15.config import PhaseConfig, active_fields
 from dcae15.errors import ConfigError
 from dcae15.stages.base import Context, Output, Stage, View
 
@@ -65,6 +65,8 @@ def ready(view: View) -> None:
         for name in ("vgg", "heads") if perceptual.weight or perceptual is shared else ():
             uri = getattr(perceptual, name)
             if uri and not storage.exists(uri):
+                from dcae15.losses.perceptual import PERCEPTUAL_SOURCES
+
                 raise ConfigError(
                     f"{path}.losses.perceptual.{name} is {uri}, which does not exist; {PERCEPTUAL_SOURCES[name]}"
                 )

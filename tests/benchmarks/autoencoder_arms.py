@@ -16,8 +16,9 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from dcae15.export.foreign_config import diffusers_config
-from dcae15.models.autoencoder import Autoencoder, AutoencoderSpec
+from dcae15.models.autoencoder import Autoencoder
 from dcae15.models.presets import preset as published
+from dcae15.models.spec import AutoencoderSpec
 
 TINY = "tiny"  # the graph of --quick
 

@@ -21,7 +21,7 @@ from dcae15.evaluation.latents import channel_rows
 from dcae15.evaluation.reconstruction import encode_images, partial_reconstructions, reconstruction_row
 from dcae15.evaluation.structure import structure_row
 from dcae15.export.foreign_config import official_dotlist, spec_from_official
-from dcae15.export.importing import import_autoencoder
+from dcae15.export.foreign_weights import import_autoencoder
 from dcae15.export.layouts import build, from_official
 from dcae15.models.autoencoder import AutoencoderSpec
 from dcae15.models.presets import GRAPH_FIELDS

@@ -15,13 +15,14 @@ from pathlib import Path
 import fsspec
 import pytest
 
-from dcae15 import claims, storage
-from dcae15.claims import claim
+from dcae15 import storage
+from dcae15.artifacts import claims
+from dcae15.artifacts.claims import claim
 from dcae15.errors import StorageError
 
 HOLDER = """
 import sys
-from dcae15.claims import claim
+from dcae15.artifacts.claims import claim
 with claim(sys.argv[1], "x"):
     print("holds", flush=True)
     sys.stdin.readline()

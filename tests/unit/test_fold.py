@@ -10,7 +10,8 @@ import pytest
 import ray
 import torch
 
-from dcae15 import artifacts, claims, storage
+from dcae15 import artifacts, storage
+from dcae15.artifacts import claims
 from dcae15.config import Config
 from dcae15.errors import ConfigError
 from dcae15.evaluation.milestones import Row, row_uri

@@ -6,8 +6,8 @@ import threading
 
 import pytest
 
-from dcae15 import claims
-from dcae15.claims import claim
+from dcae15.artifacts import claims
+from dcae15.artifacts.claims import claim
 from dcae15.config import make_trial, sweep_from_yaml
 from dcae15.orchestration import sweep as orchestration
 from dcae15.orchestration.sweep import dry_run, run_sweep

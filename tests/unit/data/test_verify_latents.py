@@ -17,7 +17,7 @@ from dcae15.data.findings import ADVICE, SHOWN, Findings
 from dcae15.data.shard_check import TOLERANCE, ShardChecker
 from dcae15.data.verify import check_whole, plan_checks
 from dcae15.errors import DataError
-from dcae15.loading import load_autoencoder
+from dcae15.library import load_autoencoder
 from dcae15.storage import sha256, xxh3
 from tests.latent_sets import make_autoencoder, make_images, make_latents
 

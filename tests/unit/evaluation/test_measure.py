@@ -14,7 +14,8 @@ from dcae15.data import shards
 from dcae15.errors import ConfigError
 from dcae15.evaluation import measure
 from dcae15.evaluation.measure import evaluate, features_of, read_pictures
-from dcae15.models.autoencoder import Autoencoder, AutoencoderSpec
+from dcae15.models.autoencoder import Autoencoder
+from dcae15.models.spec import AutoencoderSpec
 from tests.unit.evaluation.codecs import scenes
 
 CONFIG = build(

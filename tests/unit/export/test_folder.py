@@ -6,10 +6,10 @@ import torch
 
 from dcae15 import artifacts
 from dcae15.errors import ArtifactError, ConfigError
-from dcae15.export.folder import export_folder
 from dcae15.export.foreign_config import official_dotlist
-from dcae15.export.importing import published_facts
-from dcae15.loading import load_autoencoder
+from dcae15.export.foreign_weights import published_facts
+from dcae15.export.publish import export_folder
+from dcae15.library import load_autoencoder
 from dcae15.models.presets import PRESETS
 from tests.families import FAMILIES, pixels, randomised
 

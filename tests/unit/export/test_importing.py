@@ -5,10 +5,11 @@ import torch
 from safetensors.torch import save_file
 
 from dcae15 import artifacts
-from dcae15.errors import WeightsError
-from dcae15.export.importing import import_autoencoder, is_foreign, weights_digest
+from dcae15.errors import ArtifactError, WeightsError
+from dcae15.export.foreign_weights import given_autoencoder, import_autoencoder, is_foreign
 from dcae15.export.layouts import to_official
-from dcae15.loading import load_autoencoder
+from dcae15.library import load_autoencoder
+from dcae15.models.presets import PRESETS
 from tests.families import FAMILIES, pixels, randomised
 
 
@@ -72,10 +73,27 @@ def test_foreign_weights_are_named_by_their_content(tmp_path):
     for folder, weights in (("a", first), ("b", first), ("c", other)):
         (tmp_path / folder).mkdir()
         save_file(weights, tmp_path / folder / "model.safetensors")
-        (tmp_path / folder / "config.json").write_text(json.dumps({"model_name": "dc-ae-f32c128-1.5"}))
-    digests = [weights_digest(str(tmp_path / folder)) for folder in "abc"]
-    assert digests[0] == digests[1] != digests[2]
-    assert digests[0] == weights_digest(str(tmp_path / "a" / "model.safetensors"))
+        (tmp_path / folder / "config.json").write_text(json.dumps({"model_name": "dc-ae-f64c128-1.5"}))
+    configured = FAMILIES["1.0"]
+    found = [given_autoencoder(str(tmp_path / folder), configured, "custom") for folder in "abc"]
+    assert all(given.foreign and given.spec == PRESETS["dc-ae-f64c128-1.5"] for given in found)
+    assert found[0].digest == found[1].digest != found[2].digest
+    graph = {"spec": found[0].spec.to_dict()}
+    assert found[0].facts == graph | {"model_name": "dc-ae-f64c128-1.5", "scaling_factor": 0.5935}
+    file = given_autoencoder(str(tmp_path / "a" / "model.safetensors"), configured, "custom")
+    assert (file.digest, file.facts) == (found[0].digest, {"spec": configured.to_dict()}), (
+        "a file has the configured graph"
+    )
+
+
+def test_an_artifact_is_given_with_its_own_graph_and_fingerprint(tmp_path):
+    source = randomised(FAMILIES["1.0"])
+    uri = str(tmp_path / "imported")
+    import_autoencoder(official_file(tmp_path, source), source.spec, uri=uri, fingerprint="f")
+    given = given_autoencoder(uri, FAMILIES["1.5"], "custom")
+    assert (given.foreign, given.spec, given.digest) == (False, source.spec, "f")
+    with pytest.raises(ArtifactError, match="does not exist"):
+        given_autoencoder(str(tmp_path / "nowhere"), FAMILIES["1.5"], "custom")
 
 
 def test_what_is_foreign(tmp_path):

@@ -7,10 +7,11 @@ from safetensors.torch import save, save_file
 
 from dcae15.errors import ArtifactError, ConfigError, StorageError, WeightsError
 from dcae15.export.foreign_config import official_dotlist
+from dcae15.export.foreign_weights import load_foreign_autoencoder
 from dcae15.export.layouts import to_official
-from dcae15.export.loading import load_foreign_autoencoder
-from dcae15.loading import load_autoencoder
-from dcae15.models.autoencoder import Autoencoder, AutoencoderSpec
+from dcae15.library import load_autoencoder
+from dcae15.models.autoencoder import Autoencoder
+from dcae15.models.spec import AutoencoderSpec
 from dcae15.weights import read_state_dict
 from tests.families import FAMILIES, pixels, randomised
 
@@ -35,7 +36,7 @@ def assert_loaded(loaded, source):
 
 
 def test_official_safetensors_and_torch_files(tmp_path, source):
-    weights = to_official(source.state_dict())
+    weights = to_official(source.state_dict(), SPEC)
     save_file(weights, tmp_path / "a.safetensors")
     torch.save({"state_dict": weights, "epoch": 3}, tmp_path / "b.pt")
     torch.save(weights, tmp_path / "c.pth")
@@ -67,7 +68,7 @@ def test_diffusers_folder(tmp_path, source):
 
 
 def test_official_folder_takes_the_graph_from_the_model_name(tmp_path, source):
-    save_file(to_official(source.state_dict()), tmp_path / "model.safetensors")
+    save_file(to_official(source.state_dict(), SPEC), tmp_path / "model.safetensors")
     (tmp_path / "config.json").write_text(json.dumps({"model_name": "dc-ae-f32c128-1.5"}))
     with pytest.raises(WeightsError, match=r"do not fit the model.*'latent_channels': 128"):
         load_foreign_autoencoder(str(tmp_path))

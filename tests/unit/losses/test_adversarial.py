@@ -5,7 +5,8 @@ import torch
 from torch import nn
 
 from dcae15.losses.adversarial import LastLayer, adaptive_weight, generator_loss, hinge_discriminator_loss
-from dcae15.models.autoencoder import Autoencoder, AutoencoderSpec
+from dcae15.models.autoencoder import Autoencoder
+from dcae15.models.spec import AutoencoderSpec
 
 SPEC = AutoencoderSpec(8, (8, 16, 32), (0, 1, 1), (8, 16, 32), (0, 1, 1))
 

@@ -4,8 +4,9 @@ import pytest
 import torch
 
 from dcae15.errors import ConfigError
-from dcae15.models.autoencoder import Autoencoder, AutoencoderSpec
+from dcae15.models.autoencoder import Autoencoder
 from dcae15.models.blocks import ChannelRMSNorm, ResBlock
+from dcae15.models.spec import AutoencoderSpec
 
 FIELDS = {
     "latent_channels": 8,

@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from dcae15.errors import ConfigError
-from dcae15.models.dit import DiT, DiTSpec, position_table
+from dcae15.models.dit import DiT, position_table
+from dcae15.models.spec import DiTSpec
 
 SPEC = DiTSpec(latent_channels=8, latent_size=4, num_classes=3, depth=2, width=32, heads=4)
 

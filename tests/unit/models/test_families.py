@@ -5,7 +5,8 @@ import torch
 
 from dcae15.errors import ConfigError
 from dcae15.models.attention import EViTBlock, LinearAttention, relu_attention
-from dcae15.models.autoencoder import Autoencoder, AutoencoderSpec
+from dcae15.models.autoencoder import Autoencoder
+from dcae15.models.spec import AutoencoderSpec
 from tests.families import FAMILIES, pixels, randomised
 
 SPEC = FAMILIES["1.0"]

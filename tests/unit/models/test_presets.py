@@ -2,9 +2,10 @@ import pytest
 import torch
 
 from dcae15.config import AutoencoderConfig, build, check, from_overrides, latent_channels, spatial_compression
+from dcae15.config.graph import autoencoder_spec
 from dcae15.errors import ConfigError
 from dcae15.models.autoencoder import Autoencoder
-from dcae15.models.presets import GRAPH_FIELDS, PRESETS, SCALING_FACTORS, autoencoder_spec, preset
+from dcae15.models.presets import GRAPH_FIELDS, PRESETS, SCALING_FACTORS, preset
 from tests.families import FAMILIES
 
 F32_1_0 = (123_172_384, 200_184_076)

@@ -75,7 +75,7 @@ def write_images(root: str, side: int) -> str:
         images = [np.kron(tile, np.ones((8, 8, 1), np.uint8)).tobytes() for tile in tiles]
         table = shards.image_table([f"{shard}/{i}" for i in range(20)], [i % 4 for i in range(20)], images, {})
         records.append(shards.write_shard(root, f"train/{shard}.parquet", table))
-    splits = {"train": artifacts.Split(tuple(r.shard for r in records)), "val": artifacts.Split()}
+    splits = {"train": artifacts.Split(tuple(r.shard for r in records)), "val": artifacts.Split(())}
     names = ("a", "b", "c", "d")
     artifacts.ImageSet(root, "images", names, side, "raw", "center", splits, {}, "test").commit()
     return root
@@ -94,7 +94,7 @@ def write_latents(root: str) -> str:
         spec=artifacts.LatentSpec(8, 4, 4, 4, (4, 8), "ae"),
         dtype="float32",
         statistics=artifacts.Statistics(960, (0.0,) * 8, (1.0,) * 8),
-        splits={"train": artifacts.Split((record.shard,)), "val": artifacts.Split()},
+        splits={"train": artifacts.Split((record.shard,)), "val": artifacts.Split(())},
         class_names=("a", "b", "c", "d"),
         mirror=False,
         images="images",

@@ -9,7 +9,7 @@ import torch
 from dcae15 import artifacts
 from dcae15.config import Config
 from dcae15.data import shards
-from dcae15.loading import load_autoencoder
+from dcae15.library import load_autoencoder
 from dcae15.models.presets import GRAPH_FIELDS
 from dcae15.runtime import LocalRuntime
 from dcae15.tracking import NullTracker

@@ -8,9 +8,9 @@ from safetensors.torch import load_file
 
 from dcae15 import artifacts, storage
 from dcae15.config import without_masks
+from dcae15.config.graph import autoencoder_spec
 from dcae15.errors import ConfigError, TrainingError, WeightsError
 from dcae15.models.autoencoder import Autoencoder
-from dcae15.models.presets import autoencoder_spec
 from dcae15.runtime import LocalRuntime
 from dcae15.training import parts, stages
 from dcae15.training.checkpoint import Checkpoints

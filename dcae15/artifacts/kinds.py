@@ -1,24 +1,19 @@
-"""The artifacts that stages hand to each other, and their manifests.
+"""The kinds of artifacts that stages hand to each other.
 
-An artifact is a folder whose ``manifest.json`` is written last: no manifest means not finished. Everything that the next stage
-must know (shapes, class names, prefix choices, statistics) travels inside, so that it cannot disagree with the data.
+Everything that the next stage must know (shapes, class names, prefix choices, statistics) travels inside the manifest, so that
+it cannot disagree with the data.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import platform
-import sys
+import functools
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, get_args, get_origin, get_type_hints
 
 from dcae15 import storage
-from dcae15.config import SCHEMA_VERSION
+from dcae15.artifacts.manifests import read_manifest, write_manifest
 from dcae15.errors import ArtifactError
-
-MANIFEST = "manifest.json"
 
 
 @dataclass(frozen=True)
@@ -44,7 +39,7 @@ class Shard:
 class Split:
     """The shards of one split (``train`` or ``val``), in order."""
 
-    shards: tuple[Shard, ...] = ()
+    shards: tuple[Shard, ...]
 
     @property
     def count(self) -> int:
@@ -108,17 +103,8 @@ class Artifact:
 
     def commit(self, **extra: Any) -> None:
         """Write the manifest, which makes the artifact exist; every other file must be there already."""
-        storage.remove_unfinished(self.uri)
         body = dataclasses.asdict(self)
-        del body["uri"]
-        manifest = {
-            "kind": self.KIND,
-            "schema": SCHEMA_VERSION,
-            "created": now(),
-            "environment": environment(),
-            **extra,
-        }
-        storage.write_json(storage.join(self.uri, MANIFEST), {**manifest, **body})
+        write_manifest(body.pop("uri"), self.KIND, {**extra, **body})
 
     @classmethod
     def open(cls, uri: str) -> Self:
@@ -128,17 +114,28 @@ class Artifact:
             raise ArtifactError(
                 f"{uri} holds {manifest['kind']!r}, but {cls.KIND!r} is needed here; pass the URI that the {cls.KIND} stage printed"
             )
-        names = {f.name for f in dataclasses.fields(cls)} - {"uri"}
         try:
-            return cls(uri=storage.resolve(uri), **cls._decode({name: manifest[name] for name in names}))
-        except (KeyError, TypeError, ValueError) as error:
+            body = {f.name: manifest[f.name] for f in dataclasses.fields(cls) if f.name != "uri"}
+            return _decoded(cls, {**body, "uri": storage.resolve(uri)})
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise ArtifactError(
                 f"the manifest of {uri} is damaged ({error}); delete the folder and run its stage again"
             ) from error
 
-    @classmethod
-    def _decode(cls, body: dict[str, Any]) -> dict[str, Any]:
-        return body
+
+def _decoded(kind: Any, value: Any) -> Any:
+    """Return a value of a manifest as its field's type says: lists become tuples, objects become dataclasses."""
+    if isinstance(kind, type) and dataclasses.is_dataclass(kind):
+        types = _types(kind)
+        return kind(**{name: _decoded(types[name], item) for name, item in value.items()})
+    if get_origin(kind) is tuple:
+        return tuple(_decoded(get_args(kind)[0], item) for item in value)
+    if get_origin(kind) is dict:
+        return {name: _decoded(get_args(kind)[1], item) for name, item in value.items()}
+    return value
+
+
+_types = functools.cache(get_type_hints)
 
 
 @dataclass(frozen=True)
@@ -164,17 +161,13 @@ class ImageSet(Artifact):
     source: str
     KIND: ClassVar[str] = "images"
 
-    @classmethod
-    def _decode(cls, body: dict[str, Any]) -> dict[str, Any]:
-        return {**body, "class_names": tuple(body["class_names"]), "splits": _splits(body["splits"])}
-
 
 @dataclass(frozen=True)
 class Autoencoder(Artifact):
     """An autoencoder: ``weights.safetensors`` (moving average) and, if trained here, ``weights_raw.safetensors`` (last step).
 
     Attributes:
-        spec: the graph, as `dcae15.models.autoencoder.AutoencoderSpec.to_dict` gives it.
+        spec: the graph, as `dcae15.models.spec.AutoencoderSpec.to_dict` gives it.
         resolution: side of the training images, pixels; 0 for an imported one.
         prefix_choices: prefix lengths that it was trained with; only C for a baseline, empty for an imported one.
         mask_kind: ``prefix``, ``random`` or ``none``; ``unknown`` for an imported one.
@@ -191,10 +184,6 @@ class Autoencoder(Artifact):
     images: str
     warnings: tuple[str, ...] = ()
     KIND: ClassVar[str] = "autoencoder"
-
-    @classmethod
-    def _decode(cls, body: dict[str, Any]) -> dict[str, Any]:
-        return {**body, **{name: tuple(body[name]) for name in ("prefix_choices", "warnings")}}
 
 
 @dataclass(frozen=True)
@@ -222,23 +211,13 @@ class LatentSet(Artifact):
     autoencoder_uri: str
     KIND: ClassVar[str] = "latents"
 
-    @classmethod
-    def _decode(cls, body: dict[str, Any]) -> dict[str, Any]:
-        return {
-            **body,
-            "spec": _latent_spec(body["spec"]),
-            "statistics": _statistics(body["statistics"]),
-            "splits": _splits(body["splits"]),
-            "class_names": tuple(body["class_names"]),
-        }
-
 
 @dataclass(frozen=True)
 class Denoiser(Artifact):
     """A trained denoiser: ``weights.safetensors`` (moving average) and ``weights_raw.safetensors`` (last step).
 
     Attributes:
-        spec: the graph, as `dcae15.models.dit.DiTSpec.to_dict` gives it.
+        spec: the graph, as `dcae15.models.spec.DiTSpec.to_dict` gives it.
         latents: what it generates.
         shift: subtracted from each raw channel before the denoiser sees it.
         scale: then multiplied with it.
@@ -262,11 +241,6 @@ class Denoiser(Artifact):
     warnings: tuple[str, ...] = ()
     KIND: ClassVar[str] = "denoiser"
 
-    @classmethod
-    def _decode(cls, body: dict[str, Any]) -> dict[str, Any]:
-        tuples = {name: tuple(body[name]) for name in ("shift", "scale", "prefix_choices", "class_names", "warnings")}
-        return {**body, **tuples, "latents": _latent_spec(body["latents"])}
-
 
 @dataclass(frozen=True)
 class Milestones(Artifact):
@@ -278,10 +252,6 @@ class Milestones(Artifact):
 
     rows: tuple[dict[str, float], ...]
     KIND: ClassVar[str] = "milestones"
-
-    @classmethod
-    def _decode(cls, body: dict[str, Any]) -> dict[str, Any]:
-        return {**body, "rows": tuple(body["rows"])}
 
 
 @dataclass(frozen=True)
@@ -311,52 +281,3 @@ class Evaluation(Artifact):
     prefixes: dict[str, list[int]]
     warnings: list[str] = field(default_factory=list)
     KIND: ClassVar[str] = "evaluation"
-
-
-def read_manifest(uri: str) -> dict[str, Any]:
-    """Return the manifest of a finished artifact of any kind; raise ArtifactError when there is none."""
-    path = storage.join(uri, MANIFEST)
-    if not storage.exists(path):
-        state = "is unfinished (it has no manifest.json)" if storage.exists(uri) else "does not exist"
-        raise ArtifactError(f"the artifact {uri} {state}; run the stage that makes it, or pass another URI")
-    manifest = storage.read_json(path)
-    if not isinstance(manifest, dict) or not {"kind", "schema", "fingerprint"} <= manifest.keys():
-        raise ArtifactError(f"{path} is no manifest of this project")
-    if manifest["schema"] != SCHEMA_VERSION:
-        raise ArtifactError(
-            f"{uri} has schema version {manifest['schema']}, this version reads {SCHEMA_VERSION}; run its stage again"
-        )
-    return manifest
-
-
-def finished(uri: str) -> bool:
-    """Tell whether the artifact at ``uri`` is finished."""
-    return storage.exists(storage.join(uri, MANIFEST))
-
-
-def environment() -> dict[str, str]:
-    """Versions of what the result depends on."""
-    versions = {"python": sys.version.split()[0], "platform": platform.platform()}
-    for package in ("dcae15", "torch", "ray", "numpy", "pyarrow", "pillow"):
-        try:
-            versions[package] = version(package)
-        except PackageNotFoundError:
-            versions[package] = "not installed"
-    return versions
-
-
-def now() -> str:
-    """The current time, UTC, to the second."""
-    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-def _splits(body: dict[str, Any]) -> dict[str, Split]:
-    return {name: Split(tuple(Shard(**shard) for shard in split["shards"])) for name, split in body.items()}
-
-
-def _statistics(body: dict[str, Any]) -> Statistics:
-    return Statistics(body["count"], tuple(body["mean"]), tuple(body["std"]))
-
-
-def _latent_spec(body: dict[str, Any]) -> LatentSpec:
-    return LatentSpec(**{**body, "prefix_choices": tuple(body["prefix_choices"])})

@@ -18,11 +18,13 @@ from dcae15 import artifacts, storage
 from dcae15.config import SamplingConfig
 from dcae15.data.loader import float_latents, latent_cache
 from dcae15.errors import ArtifactError, WeightsError
-from dcae15.export.importing import UNKNOWN, is_foreign
-from dcae15.export.loading import load_foreign_autoencoder
-from dcae15.models.autoencoder import Autoencoder, AutoencoderSpec
-from dcae15.models.dit import DiT, DiTSpec
-from dcae15.sampling.sampler import initial_noise, sample_latents
+from dcae15.export.foreign_weights import UNKNOWN, is_foreign, load_foreign_autoencoder
+from dcae15.models.autoencoder import Autoencoder
+from dcae15.models.dit import DiT
+from dcae15.models.spec import AutoencoderSpec, DiTSpec
+from dcae15.sampling.guidance import guided_velocity
+from dcae15.sampling.noise import initial_noise
+from dcae15.sampling.solvers import integrate
 
 
 def load_autoencoder(
@@ -93,13 +95,15 @@ class LoadedDenoiser:
         noise = initial_noise(
             range(first, first + len(labels)), (spec.channels, spec.height, spec.width), settings.seed
         )
-        latents = sample_latents(
+        velocity = guided_velocity(
             self.network,
             torch.tensor(labels, device=device),
-            noise[:, :prefix].to(device),
-            settings,
-            len(self.artifact.class_names),
+            null_label=len(self.artifact.class_names),
+            scale=settings.guidance,
+            start=settings.guidance_start,
+            end=settings.guidance_end,
         )
+        latents = integrate(velocity, noise[:, :prefix].to(device), solver=settings.solver, steps=settings.steps)
         scale = torch.tensor(self.artifact.scale[:prefix], device=device)[:, None, None]
         shift = torch.tensor(self.artifact.shift[:prefix], device=device)[:, None, None]
         return latents.float() / scale + shift

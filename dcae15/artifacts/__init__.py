@@ -1,0 +1,34 @@
+"""What the stages hand to each other: kinds of artifacts, and the manifests that finish and name them."""
+
+from dcae15.artifacts.kinds import (
+    Autoencoder,
+    Denoiser,
+    Evaluation,
+    ImageSet,
+    LatentSet,
+    LatentSpec,
+    Milestones,
+    Shard,
+    Split,
+    Statistics,
+)
+from dcae15.artifacts.manifests import MANIFEST, environment, finished, now, read_manifest, set_counts
+
+__all__ = [
+    "MANIFEST",
+    "Autoencoder",
+    "Denoiser",
+    "Evaluation",
+    "ImageSet",
+    "LatentSet",
+    "LatentSpec",
+    "Milestones",
+    "Shard",
+    "Split",
+    "Statistics",
+    "environment",
+    "finished",
+    "now",
+    "read_manifest",
+    "set_counts",
+]

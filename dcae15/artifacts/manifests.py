@@ -1,0 +1,96 @@
+"""Manifests: what makes an artifact exist, and what names it.
+
+An artifact is a folder whose ``manifest.json`` is written last: no manifest means not finished.
+"""
+
+from __future__ import annotations
+
+import math
+import platform
+import sys
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from dcae15 import storage
+from dcae15.config import SCHEMA_VERSION
+from dcae15.errors import ArtifactError
+
+MANIFEST = "manifest.json"
+
+
+def write_manifest(uri: str, kind: str, body: dict[str, Any]) -> None:
+    """Finish the artifact at ``uri``: what interrupted attempts left is removed, then the manifest is written."""
+    storage.remove_unfinished(uri)
+    head = {"kind": kind, "schema": SCHEMA_VERSION, "created": now(), "environment": environment()}
+    storage.write_json(storage.join(uri, MANIFEST), {**head, **body})
+
+
+def read_manifest(uri: str) -> dict[str, Any]:
+    """Return the manifest of a finished artifact of any kind; raise ArtifactError when there is none."""
+    path = storage.join(uri, MANIFEST)
+    if not storage.exists(path):
+        state = "is unfinished (it has no manifest.json)" if storage.exists(uri) else "does not exist"
+        raise ArtifactError(f"the artifact {uri} {state}; run the stage that makes it, or pass another URI")
+    manifest = storage.read_json(path)
+    if not isinstance(manifest, dict) or not {"kind", "schema", "fingerprint"} <= manifest.keys():
+        raise ArtifactError(f"{path} is no manifest of this project")
+    if manifest["schema"] != SCHEMA_VERSION:
+        raise ArtifactError(
+            f"{uri} has schema version {manifest['schema']}, this version reads {SCHEMA_VERSION}; run its stage again"
+        )
+    return manifest
+
+
+def finished(uri: str) -> bool:
+    """Tell whether the artifact at ``uri`` is finished."""
+    return storage.exists(storage.join(uri, MANIFEST))
+
+
+def environment() -> dict[str, str]:
+    """Versions of what the result depends on."""
+    versions = {"python": sys.version.split()[0], "platform": platform.platform()}
+    for package in ("dcae15", "torch", "ray", "numpy", "pyarrow", "pillow"):
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            versions[package] = "not installed"
+    return versions
+
+
+def now() -> str:
+    """The current time, UTC, to the second."""
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+@dataclass(frozen=True)
+class SetCounts:
+    """What a finished image or latent set holds.
+
+    Attributes:
+        images: images (or latents) by split.
+        shards: shard files.
+        bytes: of all shards.
+        rejected: quarantined images by reason.
+        latent_rms: root mean square of each channel; empty for images.
+    """
+
+    images: dict[str, int]
+    shards: int
+    bytes: int
+    rejected: dict[str, int]
+    latent_rms: list[float]
+
+
+def set_counts(manifest: dict[str, Any]) -> SetCounts:
+    """Return the counts that the manifest of an image or latent set gives."""
+    shards = {split: content["shards"] for split, content in manifest["splits"].items()}
+    measured = manifest.get("statistics", {"mean": [], "std": []})
+    return SetCounts(
+        images={split: sum(shard["count"] for shard in members) for split, members in shards.items()},
+        shards=sum(map(len, shards.values())),
+        bytes=sum(shard["bytes"] for members in shards.values() for shard in members),
+        rejected=manifest.get("rejected", {}),
+        latent_rms=[math.hypot(mean, std) for mean, std in zip(measured["mean"], measured["std"], strict=True)],
+    )
