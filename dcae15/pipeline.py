@@ -1,0 +1,193 @@
+"""The pipeline: plan, claim, run, report. It names no stage; each step is skipped when its result is there."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+
+from dcae15 import artifacts, storage, tracking
+from dcae15.artifacts.claims import claim
+from dcae15.config import Config
+from dcae15.errors import ConfigError, Dcae15Error
+from dcae15.plan import Step, describe, plan, require_inputs
+from dcae15.stages.base import Context, Row, Stage
+
+LATEST = "latest.json"
+"""File below the storage that names the artifacts of the last finished pipeline by step, and its report."""
+
+OnStep = Callable[[Step, str, float], None]
+"""Takes a step, ``runs``, ``done`` or ``reused``, and the seconds that it took."""
+
+
+def dry_run(config: Config, stage: Stage | None = None, given: Mapping[str, str] | None = None) -> str:
+    """Return the plan of the pipeline, or of one stage, as text, without starting Ray."""
+    config = config.changed(storage=storage.resolve(config.storage))
+    planned = plan(config, given, _absent(config, stage, given) if stage else ())
+    return describe(planned.of(stage) if stage else planned.steps, config)
+
+
+def run_pipeline(config: Config) -> str:
+    """Run every step that is not done yet and write the report; return the report's URI."""
+    storage.check_access(config.storage)
+    config = config.changed(storage=storage.resolve(config.storage))
+    steps = plan(config).steps
+    require_ready(steps)
+    seconds, parent = _run_tracked(config, steps)
+    uri = report_uri(config, steps)
+    if seconds or not storage.exists(uri):
+        write_report(config, steps, seconds, parent)
+    latest = {step.name: step.output.uri for step in steps}
+    storage.write_json(storage.join(config.storage, LATEST), {**latest, "report": uri})
+    return uri
+
+
+def run_stage(config: Config, stage: Stage, given: Mapping[str, str]) -> None:
+    """Run one stage, whose inputs exist; print its artifacts and the next command.
+
+    Raises:
+        ArtifactError: an input is missing; the message names the script that makes it.
+        ConfigError: the stage does not belong to this configuration.
+    """
+    storage.check_access(config.storage)
+    config = config.changed(storage=storage.resolve(config.storage))
+    absent = _absent(config, stage, given)
+    if absent:
+        print(f"{stage.name}: without {', '.join(absent)}, which are not there", flush=True)
+    planned = plan(config, given, absent)
+    steps = planned.of(stage)
+    if not any(step.stage is stage for step in steps):
+        raise ConfigError(f"there is nothing to do for {stage.name}: {planned.left_out[stage.name]}")
+    require_ready(steps)
+    require_inputs(steps, planned, given)
+    _run_tracked(config, steps)
+    made = [step.output.uri for step in steps]
+    for uri in made:
+        print(f"artifact: {uri}")
+    after = planned.steps[planned.steps.index(steps[-1]) + 1 :]
+    if after:
+        reads = after[0].inputs.items() if given else ()  # what was given is not in the configuration
+        inputs = "".join(f" {role}={uri}" for role, uri in reads if uri in made or role in given)
+        print(f"next: python pipelines/{after[0].stage.name}.py{inputs} with the same configuration")
+
+
+def _absent(config: Config, stage: Stage, given: Mapping[str, str] | None) -> list[str]:
+    """Return the optional inputs of a stage that nobody made, where some others are given to it."""
+    if not (stage.optional and given and set(given) & set(stage.reads)):
+        return []
+    steps = {step.role: step for step in plan(config, given).steps}
+    return [role for role in stage.optional if role not in given and not (role in steps and steps[role].done)]
+
+
+def require_ready(steps: Sequence[Step]) -> None:
+    """Raise ConfigError now for what would stop one of the steps late."""
+    for step in steps:
+        if not step.done:
+            step.stage.ready(step.view)
+
+
+def _run_tracked(config: Config, steps: Sequence[Step]) -> tuple[dict[str, float], tracking.TrackerSpec]:
+    """Run the steps that are not done, on one cluster; nothing is started when all are.
+
+    Returns:
+        Seconds of the steps that ran, by name, and the tracked run.
+    """
+    if all(step.done for step in steps):
+        for step in steps:
+            _announce(step, "reused")
+        return {}, tracking.TrackerSpec()
+    from dcae15.cluster.session import Session
+
+    parent = tracking.start_pipeline_run(config, config.storage, config.name)
+    outcome: tracking.Status = "FAILED"
+    try:
+        with Session(config) as session:
+            seconds = Runner(config, steps, session, parent).run()
+        outcome = "FINISHED"
+    except KeyboardInterrupt:
+        outcome = "KILLED"
+        raise
+    finally:
+        tracking.open_tracker(parent).finish(outcome)
+    return seconds, parent
+
+
+def _announce(step: Step, what: str) -> None:
+    name = step.output.fingerprint
+    print(f"{step.name}: {what} {name}" + (f": {step.output.uri}" if what == "reused" else ""), flush=True)
+
+
+class Runner:
+    """Runs the steps of a plan that are not done; of several processes that want the same result one makes it.
+
+    Args:
+        config: the configuration.
+        steps: in order.
+        session: gives the cluster.
+        parent: the tracked run above the steps.
+        on_row: called with each row of quality over training, in order, as soon as it is measured or found.
+        on_step: called when a step begins, ends or is reused.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        steps: Sequence[Step],
+        session: Session,
+        parent: tracking.TrackerSpec,
+        on_row: Callable[[Row], None] = lambda row: None,
+        on_step: OnStep = lambda step, what, seconds: None,
+    ) -> None:
+        self._config, self._steps, self._session, self._parent = config, steps, session, parent
+        self._on_row, self._on_step = on_row, on_step
+        self._images = 0.0  # of the last row
+
+    def run(self) -> dict[str, float]:
+        """Return the seconds of each step that ran here; one that another process made meanwhile is not among them."""
+        seconds: dict[str, float] = {}
+        for step in self._steps:
+            if not step.done:
+                name = f"{step.stage.makes.KIND}-{step.output.fingerprint}"
+                with claim(self._config.storage, name, lambda line, step=step: print(f"{step.name}: {line}", flush=True)):
+                    if not step.done:
+                        _announce(step, "runs")
+                        self._on_step(step, "runs", 0.0)
+                        seconds[step.name] = self._run(step)
+                        self._on_step(step, "done", seconds[step.name])
+                        print(f"{step.name}: done in {seconds[step.name]:.0f} s: {step.output.uri}", flush=True)
+            if step.name not in seconds:
+                _announce(step, "reused")
+                self._on_step(step, "reused", 0.0)
+            for row in step.stage.curve(step.output.uri):
+                self._take(row)
+        return seconds
+
+    def _run(self, step: Step) -> float:
+        began, continued = time.perf_counter(), storage.exists(step.output.uri)
+        child = tracking.start_stage_run(self._parent, step.name, step.output.fingerprint, dict(step.facts))
+        cluster = self._session.cluster(trains=step.stage.trains)
+        context = Context(step.view.config, cluster, child, self._take)
+        along = next((other for other in self._steps if other.stage.along == step.role), None)
+        if along is not None and (measure := along.stage.at_milestone):
+            beside = Context(along.view.config, cluster, child, self._take)
+
+            def reached(images: int) -> None:
+                measure(beside, along.inputs, along.output, images)
+
+            context = Context(step.view.config, cluster, child, self._take, reached)
+        try:
+            step.stage.run(context, step.inputs, step.output)
+        except BaseException as error:
+            tracking.open_tracker(child).finish("FAILED" if isinstance(error, Exception) else "KILLED")
+            if isinstance(error, Dcae15Error):
+                raise type(error)(f"{step.name}: {error}") from error
+            raise
+        seconds = time.perf_counter() - began
+        tracker = tracking.open_tracker(child)
+        track_counts(tracker, artifacts.read_manifest(step.output.uri), None if continued else seconds)
+        tracker.finish("FINISHED")
+        return seconds
+
+    def _take(self, row: Row) -> None:
+        if row["images"] > self._images:
+            self._images = row["images"]
+            self._on_row(row)
