@@ -18,11 +18,12 @@ from dcae15.report.figures import pictures
 from dcae15.report.html import render
 from dcae15.training.stages import read_history
 
+ARMS = ("structured", "baseline", "random")
 HISTORIES = {
-    "train_autoencoder": "autoencoder",
-    "train_baseline": "baseline",
-    "train_random": "random",
-    "train_diffusion": "diffusion",
+    "train_autoencoder": ("training_autoencoder", "structured"),
+    "train_baseline": ("training_autoencoder", "baseline"),
+    "train_random": ("training_autoencoder", "random"),
+    "train_diffusion": ("training_diffusion", "diffusion"),
 }
 
 
@@ -46,10 +47,11 @@ def write_report(
     uri = report_uri(config, stages)
     folder = uri.rsplit("/", 1)[0]
     tracker = tracking.open_tracker(parent)
-    for name, png in pictures(data).items():
+    drawn = pictures(data)
+    for name, png in drawn.items():
         storage.write_bytes(storage.join(folder, f"{name}.png"), png)
         tracker.picture(name, np.asarray(Image.open(io.BytesIO(png)).convert("RGB")), step=0)
-    page = render(data)
+    page = render(data, drawn)
     storage.write_bytes(uri, page.encode())
     tracker.text(page, "report.html")
     return uri
@@ -78,20 +80,28 @@ def gather(config: Config, stages: Sequence[Stage], seconds: dict[str, float]) -
         config_yaml=dump(config, {}),
         environment=artifacts.environment(),
         stages=[_stage_summary(stage, seconds) for stage in stages],
-        histories={role: read_history(uris[name]) for name, role in HISTORIES.items() if name in uris},
-        reconstruction=in_order(evaluation.reconstruction),
-        structure=in_order(evaluation.structure),
-        channels=in_order(evaluation.channels),
-        arm_summary=in_order(evaluation.summary),
+        histories=_histories(uris),
+        reconstruction=in_order(evaluation.reconstruction, ARMS),
+        structure=in_order(evaluation.structure, ARMS),
+        channels=in_order(evaluation.channels, ARMS),
+        arm_summary=in_order(evaluation.summary, ARMS),
         generation=evaluation.generation,
         protocol=evaluation.protocol,
-        grids=in_order(grids),
+        grids=in_order(grids, ARMS),
         prefixes=evaluation.prefixes,
-        channel_means=in_order(means),
+        channel_means=in_order(means, ARMS),
         milestones=_milestones(uris),
         samples=dict(zip(image_set.class_names, shown["samples"], strict=False)) if "samples" in shown else {},
         warnings=[*warnings_for(config), *_training_warnings(stages), *evaluation.warnings],
     )
+
+
+def _histories(uris: Mapping[str, str]) -> dict[str, dict[str, Rows]]:
+    found: dict[str, dict[str, Rows]] = {}
+    for name, (figure, label) in HISTORIES.items():
+        if name in uris:
+            found.setdefault(figure, {})[label] = read_history(uris[name])
+    return found
 
 
 def _milestones(uris: Mapping[str, str]) -> Rows:

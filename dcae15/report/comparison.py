@@ -12,10 +12,11 @@ from dcae15.channels import landmarks
 from dcae15.errors import ArtifactError, ConfigError
 from dcae15.report.data import in_order
 from dcae15.report.measures import MEASURES, RECONSTRUCTION, STRUCTURE, SUMMARY, Measure
-from dcae15.report.plots import Panel, arm_line, draw_panels
+from dcae15.report.plots import Line, Panel, draw_panels, styles
 
 FIGURE, TABLE = "comparison.png", "comparison.md"
 LATEST = "latest.json"
+ARMS = ("structured", "baseline", "random")
 PANELS = (
     "psnr",
     "ssim",
@@ -85,14 +86,15 @@ def comparison_figure(evaluations: Sequence[artifacts.Evaluation]) -> bytes:
     panels = []
     for key in PANELS:
         lines, places = [], set()
-        for arm, values in in_order(_gather(evaluations, key)).items():
+        for arm, values in in_order(_gather(evaluations, key), ARMS).items():
             prefixes = np.array(sorted(values))
             places |= set(values)
             mean, least, most = (
                 np.array([statistic(values[prefix]) for prefix in prefixes.tolist()])
                 for statistic in (np.mean, np.min, np.max)
             )
-            lines.append(arm_line(arm, prefixes, mean, band=(least, most)))
+            look = styles(_arms(evaluations))[arm]
+            lines.append(Line(arm, prefixes, mean, look.colour, look.marker, band=(least, most)))
         ticks = sorted(places) if len(places) <= 9 else []
         panels.append(Panel(MEASURES[key].title, lines, "channels kept, c", ticks))
     return draw_panels([panel for panel in panels if panel.lines], columns=3, width=11.0, height=2.6)
@@ -139,7 +141,7 @@ def comparison_table(evaluations: Sequence[artifacts.Evaluation]) -> str:
 
 
 def _arms(evaluations: Sequence[artifacts.Evaluation]) -> list[str]:
-    return list(in_order({arm: None for evaluation in evaluations for arm in evaluation.reconstruction}))
+    return list(in_order({arm: None for evaluation in evaluations for arm in evaluation.reconstruction}, ARMS))
 
 
 def _of_run(evaluation: artifacts.Evaluation, key: str) -> ByArm:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -11,15 +11,10 @@ import numpy as np
 Rows = list[dict[str, float]]
 Value = TypeVar("Value")
 
-ARMS = ("structured", "baseline", "random")
-"""The arms that a pipeline trains, in reading order."""
 
-
-def in_order(arms: Mapping[str, Value]) -> dict[str, Value]:
-    """Return a mapping by arm in reading order, foreign arms last by name: stored artifacts do not keep the order."""
-    return {
-        arm: arms[arm] for arm in sorted(arms, key=lambda arm: (ARMS.index(arm) if arm in ARMS else len(ARMS), arm))
-    }
+def in_order(arms: Mapping[str, Value], order: Sequence[str]) -> dict[str, Value]:
+    """Return a mapping by arm in the given reading order, other arms last by name: stored artifacts do not keep it."""
+    return {arm: arms[arm] for arm in [*(a for a in order if a in arms), *sorted(set(arms) - set(order))]}
 
 
 @dataclass(frozen=True)
@@ -38,8 +33,8 @@ class StageSummary:
 class ReportData:
     """Everything a report shows. NaN means 'not measured'; an empty mapping leaves its section out.
 
-    Arms are the autoencoders under comparison: 'structured' and, where they were trained, 'baseline' (no masks) and 'random'
-    (random masks); foreign ones bear any other name.
+    Arms are the autoencoders under comparison, in reading order: 'structured' and, where they were trained, 'baseline' (no
+    masks) and others.
     """
 
     title: str
@@ -48,7 +43,7 @@ class ReportData:
     config_yaml: str  # free of secrets
     environment: dict[str, str]  # free of secrets
     stages: list[StageSummary]
-    histories: dict[str, Rows]  # 'autoencoder', 'baseline', 'diffusion' -> rows of 'images' and scalars
+    histories: dict[str, dict[str, Rows]]  # figure -> label of a line -> rows of 'images' and scalars
     reconstruction: dict[str, Rows]  # arm -> rows of 'prefix' and the measures in `measures.RECONSTRUCTION`
     structure: dict[str, Rows]  # arm -> rows of 'prefix' and the measures in `measures.STRUCTURE`
     generation: dict[str, float]  # measure -> value, and '<measure>_of_<what>' -> reference value
@@ -57,11 +52,13 @@ class ReportData:
     prefixes: dict[str, list[int]]  # arm -> the P prefixes of its grid, ascending; the last one is all channels
     samples: dict[str, np.ndarray]  # class name, or '' without classes -> uint8 (K, H, W, 3)
     warnings: list[str]
-    channels: dict[str, Rows] = field(
-        default_factory=dict
-    )  # arm -> rows of 'channel', 'std', 'image_low', 'image_high'
+    channels: dict[str, Rows] = field(default_factory=dict)  # arm -> 'channel', 'std', 'image_low', 'image_high'
     arm_summary: dict[str, dict[str, float]] = field(default_factory=dict)  # arm -> the measures in `measures.SUMMARY`
-    channel_means: dict[str, tuple[np.ndarray, np.ndarray]] = field(
-        default_factory=dict
-    )  # arm -> inputs, maps (P, N, h, w)
+    channel_means: dict[str, tuple[np.ndarray, np.ndarray]] = field(default_factory=dict)  # inputs, maps (P, N, h, w)
     milestones: Rows = field(default_factory=list)  # 'images' seen and the measures of generated images then
+
+    @property
+    def arms(self) -> list[str]:
+        """Every arm of which anything is shown, in reading order."""
+        shown = (self.reconstruction, self.structure, self.channels, self.arm_summary, self.grids, self.channel_means)
+        return list(dict.fromkeys(arm for values in shown for arm in values))

@@ -9,6 +9,10 @@ from dcae15.report.data import ReportData, Rows
 from dcae15.report.measures import MEASURES, NOT_MEASURED, Measure, measured, number
 
 
+CONTROLS = {"random": "the control with random masks"}
+"""How sentences call an arm other than the baseline; its name does where nothing is said here."""
+
+
 @dataclass(frozen=True)
 class Tile:
     """One headline number: what, how much, and against what. ``tone`` is 'better', 'worse' or ''."""
@@ -54,9 +58,9 @@ def headline(data: ReportData) -> Headline:
             where = f"the first {short} of {full} channels"
             tiles += _tiles(f"from {where}", ours, baseline, short, ("psnr", "class_accuracy"))
             sentences += _sentence(f"From {where}", ours, baseline, short)
-            control = data.reconstruction.get("random", [])
-            if measured(_at(control, short, "psnr")):
-                sentences += _sentence(f"From {where}", ours, control, short, "the control with random masks")
+            for arm, control in data.reconstruction.items():
+                if arm not in ("structured", "baseline") and measured(_at(control, short, "psnr")):
+                    sentences += _sentence(f"From {where}", ours, control, short, CONTROLS.get(arm, f"the arm “{arm}”"))
         tiles += _tiles(f"with all {full} channels", ours, baseline, full, ("psnr",))
         sentences += _sentence(f"With all {full} channels", ours, baseline, full)
         sentences.append(

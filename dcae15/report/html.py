@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+from collections.abc import Mapping
 from pathlib import PurePosixPath
 from typing import Any
 from urllib.parse import quote
@@ -13,10 +14,9 @@ from markupsafe import Markup
 from PIL import Image
 
 from dcae15.report.data import ReportData
-from dcae15.report.figures import pictures
 from dcae15.report.headline import headline, references
 from dcae15.report.measures import MEASURES, RECONSTRUCTION, STRUCTURE, duration, number
-from dcae15.report.plots import colour
+from dcae15.report.plots import styles
 from dcae15.report.tables import by_prefix, measure_of, milestone_table, overview
 
 LINKABLE = frozenset({"file", "s3", "gs", "gcs", "abfs", "abfss", "az", "hdfs", "http", "https"})
@@ -24,15 +24,16 @@ LARGEST_PNG = 300_000  # bytes; larger pictures (photographs) are embedded as We
 WEBP_QUALITY = 88
 
 
-def render(data: ReportData) -> str:
+def render(data: ReportData, pictures: Mapping[str, bytes]) -> str:
     """Return the report as one HTML page: pictures and styles inlined, no scripts, nothing loaded from elsewhere.
 
     Sections without data are left out or say why; NaN is shown as 'not measured'. All text is escaped.
 
-    Raises:
-        DataError: Pictures of ``data`` do not fit each other.
+    Args:
+        data: what is shown.
+        pictures: PNG bytes by name, as `dcae15.report.figures.pictures` draws them.
     """
-    embedded = {name: data_uri(png) for name, png in pictures(data).items()}
+    embedded = {name: data_uri(png) for name, png in pictures.items()}
     return (
         page_environment()
         .get_template("report.html.j2")
@@ -42,8 +43,7 @@ def render(data: ReportData) -> str:
             pictures=embedded,
             grids=_of_arms(embedded, "partial_channels_"),
             channel_means=_of_arms(embedded, "channel_means_"),
-            colour=colour,
-            measures=MEASURES,
+            looks=styles(data.arms),
             reconstruction=by_prefix(data.reconstruction, RECONSTRUCTION),
             structure=by_prefix(data.structure, STRUCTURE),
             overview=overview(data),

@@ -12,35 +12,14 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
-COLOURS = {
-    "structured": "#0072b2",
-    "baseline": "#d55e00",
-    "random": "#7a5195",
-    "diffusion": "#00795c",
-}  # told apart by the colour-blind
-OTHER_COLOURS = ("#8c6d1f", "#56616c", "#a8327d")
-MARKERS = {"structured": "o", "baseline": "s", "random": "D"}
-PALETTE = (
-    "#0072b2",
-    "#d55e00",
-    "#7a5195",
-    "#00795c",
-    "#e69f00",
-    "#56b4e9",
-    "#a8327d",
-    "#8c6d1f",
-    "#56616c",
-    "#20252e",
-)  # begins with the colours of the arms
+PALETTE = ["#0072b2", "#d55e00", "#7a5195", "#00795c", "#e69f00", "#56b4e9", "#a8327d", "#8c6d1f", "#56616c", "#20252e"]
+"""Told apart by the colour-blind."""
 SHAPES = "osD^vPX<>*"
 DASHES = ("-", "--", ":")
+STEADY = ("structured", "baseline", "random", "diffusion")
+"""Lines that have the first places of the palette in every figure, whichever of them it shows."""
 INK, QUIET, LINES = "#282c34", "#5b6470", "#d9dde3"
 DOTS_PER_INCH = 160
-
-
-def colour(name: str) -> str:
-    """Return the colour of an arm: always the same one, in every figure."""
-    return COLOURS.get(name) or OTHER_COLOURS[sum(name.encode()) % len(OTHER_COLOURS)]
 
 
 @dataclass(frozen=True)
@@ -53,20 +32,15 @@ class Style:
 
 
 def styles(names: Iterable[str]) -> dict[str, Style]:
-    """Return a style for each of many arms: no two alike, and well-known arms in the colours that they always have."""
+    """Return a style for each of many lines, by their places: no two alike, `STEADY` ones as they always are."""
     names = list(dict.fromkeys(names))
+    looks = [Style(*look, dash) for dash in DASHES for look in zip(PALETTE, SHAPES, strict=True)]
     known: dict[str, Style] = {}
     for name in names:
-        arm = name.rpartition(": ")[2]  # of another sweep
-        if arm in MARKERS and COLOURS[arm] not in {style.colour for style in known.values()}:
-            known[name] = Style(COLOURS[arm], MARKERS[arm])
-    taken = {style.colour for style in known.values()}
-    free = [
-        Style(tone, shape, dash)
-        for dash in DASHES
-        for tone, shape in zip(PALETTE, SHAPES, strict=True)
-        if dash != "-" or tone not in taken
-    ]
+        steady = name.rpartition(": ")[2]  # of another sweep
+        if steady in STEADY and looks[STEADY.index(steady)] not in known.values():
+            known[name] = looks[STEADY.index(steady)]
+    free = [look for look in looks if look not in known.values()]
     others = [name for name in names if name not in known]
     chosen = known | {name: free[i % len(free)] for i, name in enumerate(others)}
     return {name: chosen[name] for name in names}
@@ -101,19 +75,6 @@ class Panel:
     x_counts: bool = True  # whole numbers, written as 16k
     y_label: str = ""
     y_log_from: float = 20.0  # greatest over least value from which on the axis is logarithmic
-
-
-def arm_line(
-    arm: str,
-    x: np.ndarray,
-    y: np.ndarray,
-    *,
-    label: str = "",
-    style: str = "-",
-    band: tuple[np.ndarray, np.ndarray] | None = None,
-) -> Line:
-    """Return the line of an arm in its colour and with its marker."""
-    return Line(label or arm, x, y, colour(arm), MARKERS.get(arm, "^"), style, band)
 
 
 def draw_panels(panels: list[Panel], columns: int, width: float, height: float, *, legend: bool = True) -> bytes:

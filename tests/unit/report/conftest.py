@@ -129,7 +129,10 @@ def report_data(side: int = 32, images: int = 8) -> ReportData:
             )
             for i, (name, status, s, d) in enumerate(stages)
         ],
-        histories={"autoencoder": history(rng, 0.11), "baseline": history(rng, 0.08), "diffusion": history(rng, 0.6)},
+        histories={
+            "training_autoencoder": {"structured": history(rng, 0.11), "baseline": history(rng, 0.08)},
+            "training_diffusion": {"diffusion": history(rng, 0.6)},
+        },
         reconstruction={
             "structured": rows((20.7, 26.4), (0.91, 0.97), (7.8, 1.1)),
             "baseline": rows((15.7, 27.0), (0.17, 0.975), (74, 0.9)),

@@ -5,12 +5,18 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
+from dcae15.report import html
 from dcae15.report.data import ReportData, StageSummary
-from dcae15.report.html import link, render
+from dcae15.report.figures import pictures
+from dcae15.report.html import link
 from tests.unit.report.conftest import report_data
 
 NAN = float("nan")
 EVIL = "<script>alert(1)</script>\"'&{{ 7*7 }}"
+
+
+def render(data: ReportData) -> str:
+    return html.render(data, pictures(data))
 
 
 class Page(HTMLParser):
@@ -86,7 +92,7 @@ def test_hostile_text_is_shown_not_run(data: ReportData):
         arm_summary={EVIL: data.arm_summary["structured"]},
         channel_means={EVIL: data.channel_means["structured"]},
         prefixes={EVIL: data.prefixes["structured"]},
-        histories={EVIL: data.histories["diffusion"]},
+        histories={EVIL: {EVIL: data.histories["training_diffusion"]["diffusion"]}},
         grids={EVIL: data.grids["structured"]},
         samples={EVIL: data.samples["disc"]},
     )
