@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from dcae15 import artifacts, storage, tracking
 from dcae15.artifacts.claims import claim
+from dcae15.cluster import Cluster
 from dcae15.config import Config
-from dcae15.errors import ConfigError, Dcae15Error
+from dcae15.errors import ArtifactError, ConfigError, Dcae15Error
 from dcae15.plan import Step, describe, plan, require_inputs
+from dcae15.report.data import Made
+from dcae15.stages import FOREIGN, STAGES
 from dcae15.stages.base import Context, Row, Stage
+
 
 LATEST = "latest.json"
 """File below the storage that names the artifacts of the last finished pipeline by step, and its report."""
@@ -33,12 +38,36 @@ def run_pipeline(config: Config) -> str:
     steps = plan(config).steps
     require_ready(steps)
     seconds, parent = _run_tracked(config, steps)
-    uri = report_uri(config, steps)
-    if seconds or not storage.exists(uri):
-        write_report(config, steps, seconds, parent)
+    uri = finish_report(config, steps, seconds, parent)
     latest = {step.name: step.output.uri for step in steps}
     storage.write_json(storage.join(config.storage, LATEST), {**latest, "report": uri})
     return uri
+
+
+def finish_report(
+    config: Config, steps: Sequence[Step], seconds: Mapping[str, float], parent: tracking.TrackerSpec
+) -> str:
+    """Return the URI of the report of finished steps; it is written unless it is there and nothing ran now."""
+    from dcae15.report.gather import report_uri, write_report
+
+    uri = report_uri(config, steps[-1].output.fingerprint)
+    if not seconds and storage.exists(uri):
+        return uri
+    made = [
+        Made(
+            step.name,
+            step.output.uri,
+            step.output.fingerprint,
+            step.inputs,
+            step.facts,
+            "done" if step.name in seconds else "reused",
+            seconds.get(step.name, 0.0),
+            step.stage.history,
+            step.arm or step.stage.name.rpartition("_")[2],
+        )
+        for step in steps
+    ]
+    return write_report(config, made, parent)
 
 
 def run_stage(config: Config, stage: Stage, given: Mapping[str, str]) -> None:
@@ -70,6 +99,33 @@ def run_stage(config: Config, stage: Stage, given: Mapping[str, str]) -> None:
         print(f"next: python pipelines/{after[0].stage.name}.py{inputs} with the same configuration")
 
 
+def find(config: Config, role: str, given: Mapping[str, str]) -> str:
+    """Return the URI of an artifact that is given, or else that this configuration made; foreign weights are imported.
+
+    Raises:
+        ArtifactError: it is not there; the message names the script that makes it.
+        ConfigError: this configuration does not make it.
+    """
+    config = config.changed(storage=storage.resolve(config.storage))
+    planned = plan(config, given)
+    step = next((step for step in planned.steps if step.role == role), None)
+    if step is None:
+        if role in given:
+            return given[role]
+        maker = next(stage for stage in STAGES if stage.role == role)
+        raise ConfigError(
+            f"there is no {maker.makes.KIND} of this configuration: {planned.left_out[maker.name]}; or give {role}=URI"
+        )
+    if step.stage is FOREIGN and not step.done:
+        step.stage.run(Context(config, Cluster(config), tracking.TrackerSpec()), step.inputs, step.output)
+    if not step.done:
+        raise ArtifactError(
+            f"there is no {role} of this configuration at {step.output.uri}; run `python pipelines/{step.stage.name}.py` with the "
+            f"same configuration first, or pass {role}=URI"
+        )
+    return step.output.uri
+
+
 def _absent(config: Config, stage: Stage, given: Mapping[str, str] | None) -> list[str]:
     """Return the optional inputs of a stage that nobody made, where some others are given to it."""
     if not (stage.optional and given and set(given) & set(stage.reads)):
@@ -95,13 +151,11 @@ def _run_tracked(config: Config, steps: Sequence[Step]) -> tuple[dict[str, float
         for step in steps:
             _announce(step, "reused")
         return {}, tracking.TrackerSpec()
-    from dcae15.cluster.session import Session
-
     parent = tracking.start_pipeline_run(config, config.storage, config.name)
     outcome: tracking.Status = "FAILED"
     try:
-        with Session(config) as session:
-            seconds = Runner(config, steps, session, parent).run()
+        with Cluster(config) as cluster:
+            seconds = Runner(config, steps, cluster, parent).run()
         outcome = "FINISHED"
     except KeyboardInterrupt:
         outcome = "KILLED"
@@ -116,13 +170,39 @@ def _announce(step: Step, what: str) -> None:
     print(f"{step.name}: {what} {name}" + (f": {step.output.uri}" if what == "reused" else ""), flush=True)
 
 
+def track_counts(tracker: tracking.Tracker, manifest: Mapping[str, Any], seconds: float | None) -> None:
+    """Track what a finished image or latent set holds; other artifacts track their own numbers.
+
+    They are ``images`` (of all splits, and ``images.<split>``), ``shards``, ``bytes``, ``images_per_second``,
+    ``rejected.<reason>``, and the least and largest root mean square of a latent channel.
+
+    Args:
+        tracker: of the step.
+        manifest: of its artifact.
+        seconds: how long all of it took; None when it was begun before.
+    """
+    if "splits" not in manifest:
+        return
+    counts = artifacts.set_counts(dict(manifest))
+    total = sum(counts.images.values())
+    metrics: dict[str, float] = {"images": total, "shards": counts.shards, "bytes": counts.bytes}
+    metrics |= {f"images.{split}": count for split, count in counts.images.items()}
+    metrics |= {f"rejected.{reason}": count for reason, count in counts.rejected.items()}
+    if seconds:
+        metrics["images_per_second"] = total / seconds
+    if counts.latent_rms:
+        metrics |= {"latent_rms_least": min(counts.latent_rms), "latent_rms_most": max(counts.latent_rms)}
+        tracker.dict({"mean": manifest["statistics"]["mean"], "rms": counts.latent_rms}, "channels.json")
+    tracker.metrics(metrics, step=0)
+
+
 class Runner:
     """Runs the steps of a plan that are not done; of several processes that want the same result one makes it.
 
     Args:
         config: the configuration.
         steps: in order.
-        session: gives the cluster.
+        cluster: whose verbs the stages use.
         parent: the tracked run above the steps.
         on_row: called with each row of quality over training, in order, as soon as it is measured or found.
         on_step: called when a step begins, ends or is reused.
@@ -132,12 +212,12 @@ class Runner:
         self,
         config: Config,
         steps: Sequence[Step],
-        session: Session,
+        cluster: Cluster,
         parent: tracking.TrackerSpec,
         on_row: Callable[[Row], None] = lambda row: None,
         on_step: OnStep = lambda step, what, seconds: None,
     ) -> None:
-        self._config, self._steps, self._session, self._parent = config, steps, session, parent
+        self._config, self._steps, self._cluster, self._parent = config, steps, cluster, parent
         self._on_row, self._on_step = on_row, on_step
         self._images = 0.0  # of the last row
 
@@ -147,7 +227,9 @@ class Runner:
         for step in self._steps:
             if not step.done:
                 name = f"{step.stage.makes.KIND}-{step.output.fingerprint}"
-                with claim(self._config.storage, name, lambda line, step=step: print(f"{step.name}: {line}", flush=True)):
+                with claim(
+                    self._config.storage, name, lambda line, step=step: print(f"{step.name}: {line}", flush=True)
+                ):
                     if not step.done:
                         _announce(step, "runs")
                         self._on_step(step, "runs", 0.0)
@@ -164,17 +246,16 @@ class Runner:
     def _run(self, step: Step) -> float:
         began, continued = time.perf_counter(), storage.exists(step.output.uri)
         child = tracking.start_stage_run(self._parent, step.name, step.output.fingerprint, dict(step.facts))
-        cluster = self._session.cluster(trains=step.stage.trains)
-        context = Context(step.view.config, cluster, child, self._take)
+        reached = None
         along = next((other for other in self._steps if other.stage.along == step.role), None)
         if along is not None and (measure := along.stage.at_milestone):
-            beside = Context(along.view.config, cluster, child, self._take)
+            beside = Context(along.view.config, self._cluster, child, self._take)
 
             def reached(images: int) -> None:
                 measure(beside, along.inputs, along.output, images)
 
-            context = Context(step.view.config, cluster, child, self._take, reached)
         try:
+            context = Context(step.view.config, self._cluster, child, self._take, reached)
             step.stage.run(context, step.inputs, step.output)
         except BaseException as error:
             tracking.open_tracker(child).finish("FAILED" if isinstance(error, Exception) else "KILLED")

@@ -10,7 +10,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from dcae15 import artifacts, storage
-from dcae15.config import Config, arms_of, autoencoder_spec, fingerprint, with_arm
+from dcae15.config import ARMS, Config, arms_of, autoencoder_spec, fingerprint, with_arm
 from dcae15.config.arms import STRUCTURED
 from dcae15.errors import ArtifactError
 from dcae15.stages import FOREIGN, STAGES
@@ -98,7 +98,7 @@ class _Planner:
     def take_given(self) -> None:
         """Note what is given; plan the import of autoencoders that are no artifacts, which are named by their content."""
         config = self.view.config
-        autoencoders = {"initial", *(_role(stage, arm) for stage in STAGES if stage.per_arm for arm in arms_of(config))}
+        autoencoders = {"initial", *(_role(stage, arm) for stage in STAGES if stage.per_arm for arm in ARMS)}
         for role, uri in self.view.given.items():
             if role not in autoencoders:
                 self.known[role] = (uri, artifacts.read_manifest(uri)["fingerprint"])
@@ -140,7 +140,9 @@ class _Planner:
     ) -> None:
         roles = [*stage.reads, *(role for role in stage.optional if role not in absent)]
         inputs = {role: self.known[role] for role in roles if role in self.known}
-        named = fingerprint(stage.makes.KIND, {**identity, "inputs": {role: print_ for role, (_, print_) in inputs.items()}})
+        named = fingerprint(
+            stage.makes.KIND, {**identity, "inputs": {role: print_ for role, (_, print_) in inputs.items()}}
+        )
         uri = storage.join(view.config.storage, stage.makes.KIND, named)
         reads = {role: uri for role, (uri, _) in inputs.items()}
         self.steps.append(Step(name, stage, role, view, Output(uri, named), reads, facts, arm))

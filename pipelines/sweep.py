@@ -1,27 +1,11 @@
-"""Run many pipelines that differ in some fields, and compare them: a sweep, or one of the studies.
-
-Trials share what they have in common: two with the same autoencoder train it once. An interrupted sweep is continued by the
-same command; trials that failed are tried again.
-"""
+"""`dcae15 sweep` without an installation; `--help` says what it does."""
 
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from dcae15.sweep_command import SweepCommand, run_sweep_script
-
-
-def run(command: SweepCommand) -> None:
-    """Run the sweep, or print its plan."""
-    from dcae15.orchestration import sweep
-
-    arguments = command.sweep, command.overrides, command.open
-    if command.dry_run:
-        print(sweep.dry_run(*arguments))
-        return
-    print(f"report: {sweep.run_sweep(*arguments)}")
-
+from dcae15.cli import script
 
 if __name__ == "__main__":
-    sys.exit(run_sweep_script(run, __doc__ or "", Path(__file__).parent / "configs"))
+    sys.exit(script("sweep"))

@@ -1,24 +1,11 @@
-"""Train the denoiser on a latent set, with augmented diffusion training."""
+"""`dcae15 train_diffusion` without an installation; `--help` says what it does."""
 
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from dcae15.command_line import Command, run_script
-
-SECTIONS = ("data", "autoencoder", "latents", "diffusion", "scaling", "tracking")
-INPUTS = {
-    "latents": "latent set to train on; default: the one that cache_latents makes of this configuration",
-}
-
-
-def run(command: Command) -> None:
-    """Run the stage, or print its plan."""
-    from dcae15.orchestration import pipeline
-
-    pipeline.run_command(command, "train_diffusion")
-
+from dcae15.cli import script
 
 if __name__ == "__main__":
-    sys.exit(run_script(run, __doc__ or "", sections=SECTIONS, optional_inputs=INPUTS))
+    sys.exit(script("train_diffusion"))

@@ -1,5 +1,15 @@
 """What the stages hand to each other: kinds of artifacts, and the manifests that finish and name them."""
 
+from dcae15.artifacts.files import (
+    CHECKPOINTS,
+    HISTORY,
+    PICTURES,
+    RAW_WEIGHTS,
+    WEIGHTS,
+    read_history,
+    read_pictures,
+    snapshot_uri,
+)
 from dcae15.artifacts.kinds import (
     Autoencoder,
     Denoiser,
@@ -15,6 +25,8 @@ from dcae15.artifacts.kinds import (
 from dcae15.artifacts.manifests import MANIFEST, environment, finished, now, read_manifest, set_counts
 
 __all__ = [
+    "CHECKPOINTS",
+    "HISTORY",
     "MANIFEST",
     "Autoencoder",
     "Denoiser",
@@ -23,12 +35,18 @@ __all__ = [
     "LatentSet",
     "LatentSpec",
     "Milestones",
+    "PICTURES",
+    "RAW_WEIGHTS",
     "Shard",
     "Split",
     "Statistics",
+    "WEIGHTS",
     "environment",
     "finished",
     "now",
+    "read_history",
     "read_manifest",
+    "read_pictures",
     "set_counts",
+    "snapshot_uri",
 ]

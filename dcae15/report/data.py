@@ -18,6 +18,33 @@ def in_order(arms: Mapping[str, Value], order: Sequence[str]) -> dict[str, Value
 
 
 @dataclass(frozen=True)
+class Made:
+    """What a step of a pipeline made, and how.
+
+    Attributes:
+        name: of the step.
+        uri: of the artifact.
+        fingerprint: of the artifact.
+        inputs: URIs of what it read, by role.
+        facts: what the plan said of it.
+        status: ``done`` or ``reused``.
+        seconds: that it took now; 0 when it was reused.
+        figure: the figure of its training curves; empty without any.
+        label: its line in there.
+    """
+
+    name: str
+    uri: str
+    fingerprint: str
+    inputs: Mapping[str, str]
+    facts: Mapping[str, str]
+    status: str
+    seconds: float
+    figure: str = ""
+    label: str = ""
+
+
+@dataclass(frozen=True)
 class StageSummary:
     """One stage of the pipeline: what ran, what it left, what it took."""
 

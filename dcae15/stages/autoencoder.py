@@ -92,7 +92,6 @@ STAGE = Stage(
     facts=facts,
     ready=ready,
     per_arm=True,
-    trains=True,
     history="training_autoencoder",
     sections=("data", "autoencoder", "scaling", "tracking"),
     inputs={"images": "image set to train on; default: the one that prepare_images makes of this configuration"},

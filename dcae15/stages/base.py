@@ -15,7 +15,7 @@ from dcae15.models.spec import AutoencoderSpec
 from dcae15.tracking import TrackerSpec
 
 if TYPE_CHECKING:
-    from dcae15.cluster.session import Cluster
+    from dcae15.cluster import Cluster
 
 Row = dict[str, float]
 
@@ -85,12 +85,13 @@ class Variant:
 
     Attributes:
         meaning: for ``--help``.
-        run: takes the configuration, the given artifacts and whether it is a dry run; returns what to print.
+        run: takes the configuration, the given artifacts, whether it is a dry run, and what finds the artifact of a role (given,
+            or made by this configuration); returns what to print.
         inputs: artifacts that only this variant takes: name and meaning.
     """
 
     meaning: str
-    run: Callable[[Config, Mapping[str, str], bool], str]
+    run: Callable[[Config, Mapping[str, str], bool, Callable[[str], str]], str]
     inputs: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -111,7 +112,6 @@ class Stage:
         ready: raises ConfigError now for what would stop the stage late.
         optional: roles that it reads where they are there.
         per_arm: whether it runs once for each arm; then ``role`` is that of the structured one, and others are called by their arm.
-        trains: whether it runs where networks train: on Ray's workers, or in the driver itself.
         history: the figure of its training curves in the report; empty without any.
         along: role of a training that it measures at milestones while that goes on, with `at_milestone`.
         at_milestone: measures one milestone: takes the context, the artifacts read, the output, and the images seen.
@@ -133,7 +133,6 @@ class Stage:
     ready: Callable[[View], None] = lambda view: None
     optional: tuple[str, ...] = ()
     per_arm: bool = False
-    trains: bool = False
     history: str = ""
     along: str = ""
     at_milestone: Callable[[Context, Mapping[str, str], Output, int], None] | None = None

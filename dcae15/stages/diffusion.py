@@ -58,7 +58,6 @@ STAGE = Stage(
     identity=identity,
     facts=facts,
     active=needs_diffusion,
-    trains=True,
     history="training_diffusion",
     sections=("data", "autoencoder", "latents", "diffusion", "scaling", "tracking"),
     inputs={"latents": "latent set to train on; default: the one that cache_latents makes of this configuration"},

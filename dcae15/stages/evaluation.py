@@ -47,8 +47,9 @@ def run(context: Context, inputs: Mapping[str, str], output: Output) -> None:
     from dcae15.evaluation.evaluate_run import evaluate
 
     scalars = context.cluster.call(
+        "evaluate",
         evaluate,
-        context.config,
+        config=context.config,
         images=inputs["images"],
         autoencoders={arm: inputs[role] for arm, role in ROLES.items() if role in inputs},
         denoiser=inputs.get("denoiser", ""),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from typing import Any
 
@@ -46,8 +47,16 @@ def measure(context: Context, inputs: Mapping[str, str], output: Output, images:
     """Measure one milestone where networks train, unless that was done before; the row is tracked and handed on."""
     from dcae15.evaluation.milestones import measure_milestone
 
-    snapshot = {**inputs, "denoiser": artifacts.snapshot_uri(inputs["denoiser"], images)}
-    row = context.cluster.call(measure_milestone, context.config, **snapshot, uri=output.uri, trains=True)
+    arguments = {
+        **inputs,
+        "config": context.config,
+        "denoiser": artifacts.snapshot_uri(inputs["denoiser"], images),
+        "uri": output.uri,
+    }
+    if context.cluster.trains_in_process:
+        row = measure_milestone(**arguments, say=functools.partial(print, flush=True))
+    else:
+        row = context.cluster.call("measure_milestones", measure_milestone, **arguments)
     tracking.open_tracker(context.tracker).metrics({k: v for k, v in row.items() if k != "images"}, step=images)
     context.on_row(row)
 
@@ -77,7 +86,6 @@ STAGE = Stage(
     identity=identity,
     facts=facts,
     active=active,
-    trains=True,
     along="denoiser",
     at_milestone=measure,
     curve=curve,

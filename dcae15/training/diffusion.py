@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import save as to_safetensors
 
 from dcae15 import artifacts, storage
-from dcae15.artifacts import snapshot_uri
+from dcae15.artifacts import WEIGHTS, snapshot_uri
 from dcae15.config import Config, fingerprint
 from dcae15.data.disk_cache import disk_cache
 from dcae15.data.loader import Batch, latent_batches
@@ -20,7 +20,7 @@ from dcae15.runtime import Runtime
 from dcae15.tracking import Tracker
 from dcae15.training.objectives import DiffusionObjective, Objective
 from dcae15.training.randomness import generator
-from dcae15.training.runs import WEIGHTS, run_phases, write_trained
+from dcae15.training.runs import run_phases, write_trained
 from dcae15.training.trainer import Phase, TrainState, Weights
 
 

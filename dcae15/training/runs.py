@@ -9,14 +9,13 @@ import torch
 from safetensors.torch import save as to_safetensors
 
 from dcae15 import artifacts, storage
+from dcae15.artifacts import CHECKPOINTS, HISTORY, RAW_WEIGHTS, WEIGHTS
 from dcae15.errors import ConfigError
 from dcae15.runtime import Runtime
 from dcae15.tracking import Tracker
 from dcae15.training.checkpoint import Checkpoints
 from dcae15.training.progress import Progress
 from dcae15.training.trainer import Phase, Row, Trained, TrainState, Weights, train
-
-CHECKPOINTS, WEIGHTS, HISTORY = "checkpoints", "weights.safetensors", "history.jsonl"
 
 
 def run_phases(
@@ -62,16 +61,10 @@ def write_trained(artifact: artifacts.Autoencoder | artifacts.Denoiser, trained:
     """Write weights, history and, last, the manifest; then the checkpoints are not needed any more."""
     if runtime.rank == 0:
         storage.write_bytes(storage.join(artifact.uri, WEIGHTS), to_safetensors(trained.average))
-        storage.write_bytes(storage.join(artifact.uri, "weights_raw.safetensors"), to_safetensors(trained.weights))
+        storage.write_bytes(storage.join(artifact.uri, RAW_WEIGHTS), to_safetensors(trained.weights))
         history = "".join(json.dumps(row) + "\n" for row in trained.state.history)
         storage.write_bytes(storage.join(artifact.uri, HISTORY), history.encode())
         parameters = sum(value.numel() for value in trained.weights.values())
         artifact.commit(workers=runtime.world, parameters=parameters)
         Checkpoints(storage.join(artifact.uri, CHECKPOINTS)).clear()
     runtime.barrier()
-
-
-def read_history(uri: str) -> list[Row]:
-    """Return the history rows of a trained artifact."""
-    text = storage.read_bytes(storage.join(uri, HISTORY)).decode()
-    return [json.loads(line) for line in text.splitlines()]
