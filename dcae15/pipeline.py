@@ -16,7 +16,6 @@ from dcae15.report.data import Made
 from dcae15.stages import FOREIGN, STAGES
 from dcae15.stages.base import Context, Row, Stage
 
-
 LATEST = "latest.json"
 """File below the storage that names the artifacts of the last finished pipeline by step, and its report."""
 

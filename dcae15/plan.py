@@ -172,6 +172,6 @@ def require_inputs(steps: Sequence[Step], everything: Plan, given: Mapping[str, 
             if uri in makers and uri not in made and not artifacts.finished(uri):
                 without = f" (without {' and '.join(f'{name}=URI' for name in given)})" if given else ""
                 raise ArtifactError(
-                    f"{step.name} needs {role} at {uri}, which is not there; run `python pipelines/{makers[uri].stage.name}.py` with "
-                    f"the same configuration{without} first, or pass {role}=URI"
+                    f"{step.name} needs {role} at {uri}, which is not there; run `python pipelines/{makers[uri].stage.name}.py` "
+                    f"with the same configuration{without} first, or pass {role}=URI"
                 )

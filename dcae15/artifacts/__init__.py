@@ -11,6 +11,7 @@ from dcae15.artifacts.files import (
     snapshot_uri,
 )
 from dcae15.artifacts.kinds import (
+    LATENT_BYTES,
     Autoencoder,
     Denoiser,
     Evaluation,
@@ -27,7 +28,11 @@ from dcae15.artifacts.manifests import MANIFEST, environment, finished, now, rea
 __all__ = [
     "CHECKPOINTS",
     "HISTORY",
+    "LATENT_BYTES",
     "MANIFEST",
+    "PICTURES",
+    "RAW_WEIGHTS",
+    "WEIGHTS",
     "Autoencoder",
     "Denoiser",
     "Evaluation",
@@ -35,12 +40,9 @@ __all__ = [
     "LatentSet",
     "LatentSpec",
     "Milestones",
-    "PICTURES",
-    "RAW_WEIGHTS",
     "Shard",
     "Split",
     "Statistics",
-    "WEIGHTS",
     "environment",
     "finished",
     "now",

@@ -15,6 +15,9 @@ from dcae15 import storage
 from dcae15.artifacts.manifests import read_manifest, write_manifest
 from dcae15.errors import ArtifactError
 
+LATENT_BYTES = {"float16": 2, "bfloat16": 2, "float32": 4}
+"""Bytes of a number of each stored type of latents."""
+
 
 @dataclass(frozen=True)
 class Shard:

@@ -50,9 +50,9 @@ def active_fields(own: Section, root: Section, path: str = "") -> dict[str, Any]
 
 def warnings_for(config: Config) -> list[str]:
     """Return one sentence for each value that has no effect, and each unusual combination; none for the defaults."""
-    defaults = {path: value for path, value, _ in _leaves(Config(), Config())}
+    defaults = {path: value for path, value, _ in leaves(Config(), Config())}
     by_reason: dict[str, list[str]] = {}
-    for path, value, reason in _leaves(config, config):
+    for path, value, reason in leaves(config, config):
         usual = _inherited(config, path) if path.startswith("autoencoder.phases[") else defaults.get(path)
         if reason and value != usual and not reason.startswith(f"{path} is "):  # the field that decides
             by_reason.setdefault(reason, []).append(path)
@@ -60,17 +60,17 @@ def warnings_for(config: Config) -> list[str]:
     return [*without_effect, *_unusual(config)]
 
 
-def _leaves(own: Section, root: Section, path: str = "", because: str = "") -> Iterator[tuple[str, Any, str]]:
-    """Yield (path, value, why it has no effect) of every field that is not a section."""
+def leaves(own: Section, root: Section, path: str = "", because: str = "") -> Iterator[tuple[str, Any, str]]:
+    """Yield (path, value, why it has no effect) of every field that is not a section, in the schema's order."""
     for name, field in type(own).model_fields.items():
         value, at = getattr(own, name), f"{path}.{name}" if path else name
         reasons = (condition(own, root, path) for condition in facts_of(field)["active_if"])
         reason = because or next((reason for reason in reasons if reason), "")
         if isinstance(value, Section):
-            yield from _leaves(value, root, at, reason)
+            yield from leaves(value, root, at, reason)
         elif isinstance(value, list) and value and isinstance(value[0], Section):
             for i, item in enumerate(value):
-                yield from _leaves(item, root, f"{at}[{i}]", reason)
+                yield from leaves(item, root, f"{at}[{i}]", reason)
         else:
             yield at, value, reason
 

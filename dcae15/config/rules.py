@@ -186,8 +186,8 @@ def _least_sides(path: str, losses: LossesConfig, side: int) -> Iterator[str]:
 
         if side < LEAST_IMAGE_SIDE:
             yield (
-                f"{path}.perceptual.weight is {perceptual.weight:g}, but LPIPS needs images of {LEAST_IMAGE_SIDE} pixels or more, and "
-                f"these have {side}; set it to 0"
+                f"{path}.perceptual.weight is {perceptual.weight:g}, but LPIPS needs images of {LEAST_IMAGE_SIDE} pixels or "
+                f"more, and these have {side}; set it to 0"
             )
     if adversarial.weight:
         from dcae15.models.discriminator import least_image_side

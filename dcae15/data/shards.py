@@ -20,13 +20,12 @@ import pyarrow.parquet as pq
 import torch
 
 from dcae15 import storage
-from dcae15.artifacts import Shard
+from dcae15.artifacts import LATENT_BYTES, Shard
 from dcae15.data.disk_cache import DiskCache
 from dcae15.errors import DataError
 
 ROW_GROUP = 512
 SIDE_FILE_READERS = 16
-LATENT_BYTES = {"float16": 2, "bfloat16": 2, "float32": 4}
 _EXPONENT = {
     "float16": 0x7C00,
     "bfloat16": 0x7F80,

@@ -13,7 +13,7 @@ from safetensors.torch import save as to_safetensors
 
 from dcae15 import artifacts, storage
 from dcae15.artifacts.claims import claim
-from dcae15.config import Config, fingerprint, result_fields
+from dcae15.config import Config, fingerprint
 from dcae15.data.disk_cache import disk_cache
 from dcae15.data.loader import image_batches
 from dcae15.data.stream import ImageStream, load_images
@@ -163,7 +163,7 @@ def _lpips(config: Config, device: str) -> PerceptualDistance | None:
 
 def _protocol(config: Config, samples: str, compared: Mapping[str, Any]) -> Protocol:
     """Return the protocol of the generated images, as they say themselves how they were made; else as configured."""
-    configured = result_fields(config.sampling)
+    configured = config.sampling.model_dump()
     made = artifacts.read_manifest(samples).get("sampling", configured) if samples else configured
     names = ("solver", "steps", "guidance", "guidance_start", "guidance_end", "prefix", "seed")
     return Protocol(**compared, **{name: made[name] for name in names}, ema_decay=config.diffusion.training.ema_decay)

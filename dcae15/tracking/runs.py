@@ -13,8 +13,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dcae15.config import Config, fingerprint, result_fields
-from dcae15.config.fields import leaves
+from dcae15.config import Config, active_fields, fingerprint, leaves
 from dcae15.errors import ConfigError
 from dcae15.redaction import redact
 from dcae15.tracking import database
@@ -46,9 +45,9 @@ def start_pipeline_run(config: Config, storage_root: str, name: str) -> TrackerS
     Raises:
         ConfigError: the tracking URI cannot be used.
     """
-    digest = fingerprint("pipeline", {"name": name, **result_fields(config)})
+    digest = fingerprint("pipeline", {"name": name, **active_fields(config, config)})
     # MLflow's names have no brackets: autoencoder.phases[0].name is autoencoder.phases.0.name there.
-    params = {path.replace("[", ".").replace("]", ""): value for path, _, value in leaves(config)}
+    params = {path.replace("[", ".").replace("]", ""): value for path, value, _ in leaves(config, config)}
     return start_run(config, storage_root, name, "pipeline", digest, params)
 
 

@@ -15,7 +15,7 @@ from dcae15.runtime import Runtime
 from dcae15.tracking import Tracker
 from dcae15.training.checkpoint import Checkpoints
 from dcae15.training.progress import Progress
-from dcae15.training.trainer import Phase, Row, Trained, TrainState, Weights, train
+from dcae15.training.trainer import Phase, Trained, TrainState, Weights, train
 
 
 def run_phases(

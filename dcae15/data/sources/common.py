@@ -15,8 +15,7 @@ import pyarrow as pa
 import pyarrow.compute
 from numpy.typing import NDArray
 
-from dcae15.config.checks import nearest
-from dcae15.errors import ConfigError, DataError
+from dcae15.errors import ConfigError, DataError, nearest
 from dcae15.storage import FileInfo
 
 pc: Any = pyarrow.compute  # its functions are made while it is imported, so type checkers do not know them
