@@ -42,11 +42,10 @@ from dcae15.runtime import Runtime
 from dcae15.tracking import Tracker
 from dcae15.training import parts
 from dcae15.training.checkpoint import Checkpoints
-from dcae15.training.loop import Phase, Trained, TrainState, Weights, train
-from dcae15.training.meter import Row
 from dcae15.training.objectives import AutoencoderObjective, CriticObjective, DiffusionObjective, Objective
 from dcae15.training.progress import Progress
 from dcae15.training.randomness import generator
+from dcae15.training.trainer import Phase, Row, Trained, TrainState, Weights, train
 
 CHECKPOINTS, WEIGHTS = "checkpoints", "weights.safetensors"
 
@@ -302,8 +301,7 @@ def train_diffusion(
             snapshot.commit()
 
     training, milestones = settings.training, tuple(milestones_of(settings))
-    rates = tuple(zip(milestones, settings.learning_rates, strict=False))
-    phase = Phase("training", training, 0, whole_batches(training), objective, batches, milestones, rates)
+    phase = Phase("training", training, 0, whole_batches(training), objective, batches, milestones)
     done = _run(make_network, [phase], config.seed, uri, runtime, tracker, on_milestone, until)
     if done is not None:
         trained, warnings = done
