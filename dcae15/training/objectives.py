@@ -18,13 +18,13 @@ from dcae15.data.loader import Batch
 from dcae15.data.pixels import to_pixels
 from dcae15.losses import LossTerms
 from dcae15.losses.adversarial import LastLayer, adaptive_weight, generator_loss, hinge_discriminator_loss
-from dcae15.losses.flow import draw_time, interpolate, velocity_loss
 from dcae15.losses.health import latent_health
 from dcae15.losses.perceptual import LPIPS
 from dcae15.losses.reconstruction import l1
 from dcae15.models.autoencoder import Autoencoder
 from dcae15.models.discriminator import PatchDiscriminator
 from dcae15.models.dit import DiT
+from dcae15.paths.linear import draw_time, interpolate, velocity_loss
 from dcae15.training.randomness import StepRandomness
 
 

@@ -1,16 +1,16 @@
-"""Switches of training, applied to a network from outside: recomputed activations, compilation, several workers.
+"""Switches of training, applied to a network from outside: memory format, recomputing, compiling, several workers.
 
-The network's code knows nothing of them, and parameter names stay as they are. Under FSDP2 parameters are shards
-(``DTensor``); `whole` and `put` convert between them and the whole tensors that checkpoints hold. What torch has for shards is
-imported where it is used: it takes as long as torch itself, and a process that trains nothing needs none of it.
+The network's code knows nothing of them, and its parameters keep their names. Under FSDP2 a parameter is a shard (``DTensor``)
+on each worker; checkpoints hold whole tensors, which torch gathers and shares out again, on any number of workers. What torch
+has for that is imported where it is used: a process that trains nothing does not wait for it.
 """
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
-from typing import TYPE_CHECKING, Any, TypeGuard, cast
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -18,80 +18,168 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.checkpoint import checkpoint
 
 from dcae15.config import TrainingConfig
-from dcae15.losses import LossTerms
 from dcae15.models.autoencoder import Autoencoder
 from dcae15.models.dit import DiT
 from dcae15.runtime import Runtime
 
-if TYPE_CHECKING:
-    from torch.distributed.fsdp import FSDPModule
-    from torch.distributed.tensor import DTensor
+T = TypeVar("T")
 
 
-class Step:
-    """Calls an objective with its gradients averaged over all workers.
+def parallelise(objective: Any, config: TrainingConfig, runtime: Runtime, mode: str) -> nn.Module:
+    """Apply the switches to an objective's network, in this order.
 
     Args:
-        objective: holds the network; moved to the runtime's device.
+        objective: a module that holds the network; both are changed in place.
         config: the switches.
         runtime: this process among its peers.
-        parallel: ``ddp`` or ``fsdp``, the first for networks that are small.
+        mode: ``ddp`` or ``fsdp``, between several workers.
+
+    Returns:
+        What to call in the objective's place: it averages gradients over the workers, see `averaging`.
     """
-
-    def __init__(self, objective: Any, config: TrainingConfig, runtime: Runtime, parallel: str = "") -> None:
-        parallel = parallel or config.parallel
-        network = objective.network
-        sharded = runtime.world > 1 and parallel == "fsdp"
-        objective.to(runtime.device)
-        if config.channels_last and not sharded:
-            objective.to(memory_format=torch.channels_last)
-        blocks, roots = _blocks(network), _roots(network)
-        if config.activation_checkpointing:
-            for block in blocks:
-                _recompute(block)
-        if config.compile:
-            for root in roots:
-                root.compile()
-        self.sharded: list[FSDPModule] = []
-        self.call: Any = objective
-        if sharded:
-            from torch.distributed.device_mesh import init_device_mesh
-            from torch.distributed.fsdp import fully_shard
-
-            mesh = init_device_mesh(runtime.device.type, (runtime.world,))
-            for module in (*blocks, *roots):
-                fully_shard(module, mesh=mesh)
-            self.sharded = [cast("FSDPModule", root) for root in roots]
-            if config.channels_last:  # shards are contiguous; convolutions follow their inputs as well
-                for root in roots:
-                    root.register_forward_pre_hook(_channels_last)
-        elif runtime.world > 1:
-            devices = [runtime.device] if runtime.device.type == "cuda" else None
-            self.call = DistributedDataParallel(
-                objective, device_ids=devices, gradient_as_bucket_view=True, broadcast_buffers=False
-            )
-
-    def __call__(self, *arguments: Any) -> LossTerms:
-        """Return the objective's terms."""
-        return self.call(*arguments)
-
-    @contextmanager
-    def averaging(self, on: bool) -> Iterator[None]:
-        """Average gradients over the workers in the backward passes within, or keep them for a later one."""
-        for root in self.sharded:
-            root.set_requires_gradient_sync(on)
-        if on or not isinstance(self.call, DistributedDataParallel):
-            yield
-        else:
-            with self.call.no_sync():
-                yield
+    network, sharded = objective.network, runtime.world > 1 and mode == "fsdp"
+    place(objective, config, runtime, sharded)
+    if config.activation_checkpointing:
+        recompute(network)
+    if config.compile:
+        compile_(network)
+    if sharded:
+        shard(network, config, runtime)
+    return replicate(objective, runtime) if runtime.world > 1 and not sharded else objective
 
 
-def _recompute(block: nn.Module) -> None:
-    """Compute a block's activations again for its backward pass; batch norms take in each batch's statistics once."""
-    norms = [module for module in block.modules() if isinstance(module, nn.BatchNorm2d)]
-    again: dict[str, Any] = {"context_fn": lambda: (nullcontext(), _without_statistics(norms))} if norms else {}
-    block.forward = functools.partial(checkpoint, block.forward, use_reentrant=False, preserve_rng_state=False, **again)
+def beside(network: nn.Module, config: TrainingConfig, runtime: Runtime) -> None:
+    """Lay out and share out a copy of a network in training as that one is; nobody calls the copy."""
+    sharded = runtime.world > 1 and config.parallel == "fsdp"
+    place(network, config, runtime, sharded)
+    if sharded:
+        shard(network, config, runtime)
+
+
+def place(module: nn.Module, config: TrainingConfig, runtime: Runtime, sharded: bool) -> None:
+    """Move weights to the worker's device and into the memory format; shards are contiguous."""
+    module.to(runtime.device)
+    if config.channels_last and not sharded:
+        module.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+
+
+def recompute(network: nn.Module) -> None:
+    """Compute each block's activations again for its backward pass; batch norms take in each batch's statistics once."""
+    for block in _blocks(network):
+        norms = [module for module in block.modules() if isinstance(module, nn.BatchNorm2d)]
+        again = {"context_fn": functools.partial(_first_and_second_pass, norms)} if norms else {}
+        block.forward = functools.partial(
+            checkpoint, block.forward, use_reentrant=False, preserve_rng_state=False, **again
+        )
+
+
+def compile_(network: nn.Module) -> None:
+    """Compile what a step calls."""
+    for root in _roots(network):
+        root.compile()
+
+
+def shard(network: nn.Module, config: TrainingConfig, runtime: Runtime) -> None:
+    """Share out parameters, gradients and optimizer state over the workers (FSDP2)."""
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard
+
+    mesh = init_device_mesh(runtime.device.type, (runtime.world,))
+    for module in (*_blocks(network), *_roots(network)):
+        fully_shard(module, mesh=mesh)
+    if config.channels_last:  # shards are contiguous; convolutions follow their inputs as well
+        for root in _roots(network):
+            root.register_forward_pre_hook(_channels_last_inputs)
+
+
+def replicate(objective: nn.Module, runtime: Runtime) -> nn.Module:
+    """Keep whole weights on every worker (DDP)."""
+    devices = [runtime.device] if runtime.device.type == "cuda" else None
+    return DistributedDataParallel(objective, device_ids=devices, gradient_as_bucket_view=True, broadcast_buffers=False)
+
+
+def averaging(step: nn.Module, on: bool) -> AbstractContextManager[None]:
+    """Average gradients over the workers in the backward pass within, or keep them for a later one.
+
+    Args:
+        step: what `parallelise` returned.
+        on: whether to average.
+    """
+    if isinstance(step, DistributedDataParallel):
+        return nullcontext() if on else step.no_sync()
+    for root in _roots(cast(nn.Module, step.network)):
+        if hasattr(root, "set_requires_gradient_sync"):  # it is sharded
+            cast(Any, root).set_requires_gradient_sync(on)
+    return nullcontext()
+
+
+def from_first_worker(value: T, runtime: Runtime) -> T:
+    """Return the first worker's value on every worker; all must call this together."""
+    if runtime.world == 1:
+        return value
+    values = [value]
+    torch.distributed.broadcast_object_list(values, src=0, device=runtime.device)
+    return values[0]
+
+
+# States. All workers must call each of these together.
+
+
+def weights_of(network: nn.Module) -> dict[str, Tensor]:
+    """Return a network's weights as whole tensors on the CPU of the first worker, and nothing on the others.
+
+    Where the network itself is whole and on the CPU, the tensors share its memory.
+    """
+    from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
+
+    options = StateDictOptions(full_state_dict=True, cpu_offload=True)
+    return _contiguous(get_model_state_dict(network, options=options))
+
+
+def optimizer_state_of(network: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    """Return an optimizer's state by the names of its network's parameters; see `weights_of`."""
+    from torch.distributed.checkpoint.state_dict import StateDictOptions, get_optimizer_state_dict
+
+    options = StateDictOptions(full_state_dict=True, cpu_offload=True, flatten_optimizer_state_dict=True)
+    return _contiguous(get_optimizer_state_dict(network, optimizer, options=options))
+
+
+def load_weights(network: nn.Module, weights: dict[str, Tensor], runtime: Runtime) -> None:
+    """Load what `weights_of` returned, here or on another number of workers; only the first worker's are read."""
+    from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_state_dict
+
+    options = StateDictOptions(full_state_dict=True, broadcast_from_rank0=runtime.world > 1)
+    set_model_state_dict(network, dict(weights), options=options)  # which changes the dictionary
+
+
+@torch.no_grad()
+def load_optimizer(
+    network: nn.Module, optimizer: torch.optim.Optimizer, state: dict[str, Any], runtime: Runtime
+) -> None:
+    """Load what `optimizer_state_of` returned, before the network's weights; see `load_weights`.
+
+    torch makes the state's tensors first by a step with a rate and gradients of 0: it moves no weight, but may turn a -0 into 0.
+    """
+    from torch.distributed.checkpoint.state_dict import StateDictOptions, set_optimizer_state_dict
+
+    options = StateDictOptions(
+        full_state_dict=True, broadcast_from_rank0=runtime.world > 1, flatten_optimizer_state_dict=True
+    )
+    set_optimizer_state_dict(network, optimizer, dict(state), options=options)
+    # torch leaves them contiguous, and a fused optimizer takes for granted that they lie in memory as their parameter does
+    for parameter, values in optimizer.state.items():
+        for name, value in values.items():
+            if value.ndim and value.stride() != parameter.stride():
+                values[name] = torch.empty_like(parameter).copy_(value)
+
+
+def _contiguous(state: dict[str, Any]) -> dict[str, Any]:
+    """Return a state for safetensors and for broadcasts, neither of which knows memory formats."""
+    return {name: value.contiguous() if isinstance(value, Tensor) else value for name, value in state.items()}
+
+
+def _first_and_second_pass(norms: list[nn.BatchNorm2d]) -> tuple[Any, Any]:
+    return nullcontext(), _without_statistics(norms)
 
 
 @contextmanager
@@ -108,7 +196,7 @@ def _without_statistics(norms: list[nn.BatchNorm2d]) -> Iterator[None]:
             cast(Tensor, norm.num_batches_tracked).copy_(count)
 
 
-def _channels_last(module: nn.Module, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
+def _channels_last_inputs(module: nn.Module, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
     return tuple(
         a.contiguous(memory_format=torch.channels_last) if isinstance(a, Tensor) and a.ndim == 4 else a
         for a in arguments
@@ -126,62 +214,3 @@ def _blocks(network: nn.Module) -> list[nn.Module]:
 def _roots(network: nn.Module) -> list[nn.Module]:
     """Return the modules whose calls make up a step."""
     return [network.encoder, network.decoder] if isinstance(network, Autoencoder) else [network]
-
-
-def is_shard(value: Tensor) -> TypeGuard[DTensor]:
-    """Return whether a tensor is shared out over the workers."""
-    from torch.distributed.tensor import DTensor
-
-    return isinstance(value, DTensor)
-
-
-def local(value: Tensor) -> Tensor:
-    """Return this worker's part of a tensor, sharing memory."""
-    return value.to_local() if is_shard(value) else value
-
-
-def whole(tree: Any, keep: bool = True) -> Any:
-    """Return nested containers with every tensor whole and on the CPU; all workers must call this together.
-
-    With ``keep=False`` this worker only takes part, and gets None for every tensor.
-    """
-    if isinstance(tree, Tensor):
-        value = tree.detach()
-        value = value.full_tensor() if is_shard(value) else value
-        return value.to("cpu", copy=True).contiguous() if keep else None
-    if isinstance(tree, dict):
-        return {key: whole(value, keep) for key, value in tree.items()}
-    return [whole(item, keep) for item in tree] if isinstance(tree, list | tuple) else tree
-
-
-def like(value: Tensor, target: Tensor) -> Tensor:
-    """Return a whole tensor on the device of ``target``, sharded and laid out in memory as it is."""
-    value = value.to(dtype=target.dtype)
-    if is_shard(target):
-        from torch.distributed.tensor import distribute_tensor
-
-        return distribute_tensor(value.to(target.device), target.device_mesh, target.placements)
-    return torch.empty_like(target).copy_(value)  # a fused optimizer needs the strides of its parameter
-
-
-@torch.no_grad()
-def put(values: dict[str, Tensor], into: dict[str, Tensor]) -> None:
-    """Copy whole tensors into tensors of the same names, which may be sharded."""
-    if values.keys() != into.keys():
-        raise KeyError(f"names differ: {sorted(values.keys() ^ into.keys())[:3]}")
-    for name, target in into.items():
-        local(target).copy_(local(like(values[name], target)))
-
-
-@torch.no_grad()
-def put_optimizer(saved: dict[str, Any], optimizer: torch.optim.Optimizer) -> None:
-    """Load an optimizer's whole state, whatever its parameters are sharded over and however they lie in memory."""
-    parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    states = {
-        index: {
-            name: like(value, parameters[index]) if isinstance(value, Tensor) and value.ndim else value
-            for name, value in state.items()
-        }
-        for index, state in saved["state"].items()
-    }
-    optimizer.load_state_dict({**saved, "state": states})

@@ -57,6 +57,13 @@ def train_mode(network: nn.Module) -> None:
             module.eval()
 
 
+def changeable(network: nn.Module) -> set[str]:
+    """Return the names of weights that training may change: what is not frozen, and the running statistics of what trains."""
+    trainable = {name for name, parameter in network.named_parameters() if parameter.requires_grad}
+    training = {name for name, module in network.named_modules() if module.training}
+    return trainable | {name for name, _ in network.named_buffers() if name.rsplit(".", 1)[0] in training}
+
+
 def digests(weights: Mapping[str, Tensor]) -> dict[str, str]:
     """Return a digest of every tensor, by name; they tell what a phase changed."""
     return {
@@ -71,7 +78,7 @@ def unmoved(before: Mapping[str, str], after: Mapping[str, str], trainable: set[
     Args:
         before: digests at the phase's begin.
         after: digests at its end.
-        trainable: names of what may change; running statistics of what trains count as trainable.
+        trainable: names of what may change, see `changeable`.
 
     Raises:
         TrainingError: something frozen has changed; the result must not be used.

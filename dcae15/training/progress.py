@@ -7,8 +7,7 @@ from collections.abc import Callable, Sequence
 
 from dcae15.tracking import Tracker
 from dcae15.training.guards import Guards
-from dcae15.training.loop import Phase, TrainState
-from dcae15.training.meter import Row
+from dcae15.training.trainer import Phase, Row, TrainState
 
 
 class Progress:

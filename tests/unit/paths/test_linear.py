@@ -3,7 +3,7 @@
 import torch
 
 from dcae15.channels import PrefixChoices
-from dcae15.losses.flow import interpolate, velocity_loss
+from dcae15.paths.linear import interpolate, velocity_loss
 
 
 def numbers(seed: int) -> torch.Tensor:
