@@ -16,7 +16,7 @@ FLAGS = {
 def run(command: Command) -> None:
     """Run the stage, print its plan, or validate the source."""
     if "validate-only" in command.flags and not command.dry_run:
-        from dcae15.orchestration.validate import validate_source
+        from dcae15.stages.image_check import validate_source
 
         print(validate_source(command.config))
         return

@@ -9,15 +9,18 @@ from typing import Any
 
 from dcae15 import artifacts, storage, tracking
 from dcae15.claims import claim
+from dcae15.cluster import Cluster
 from dcae15.config import Config
 from dcae15.errors import Dcae15Error
 from dcae15.evaluation.milestones import Row, commit_milestones
 from dcae15.export.importing import import_autoencoder
 from dcae15.models.presets import autoencoder_spec
-from dcae15.orchestration import cache, measure, prepare, sample, train
-from dcae15.orchestration.cluster import Cluster, Session
+from dcae15.orchestration import measure
 from dcae15.orchestration.plan import IMPORTS, TRAINS, Stage, announce
-from dcae15.training.stages import milestones_of, snapshot_uri
+from dcae15.stages.images import prepare_images
+from dcae15.stages.latents import cache_latents
+from dcae15.stages.samples import sample
+from dcae15.training.stages import milestones_of, snapshot_uri, train_autoencoder, train_diffusion
 
 
 class Fold:
@@ -26,7 +29,7 @@ class Fold:
     Args:
         config: the configuration.
         stages: in order.
-        session: gives the cluster.
+        cluster: the cluster.
         parent: the tracked run above the stages.
         on_milestone: called with each row of quality over training, in order, as soon as it is measured or found.
         on_stage: called with each stage, ``runs``, ``done`` or ``reused``, and the seconds that it took.
@@ -36,12 +39,12 @@ class Fold:
         self,
         config: Config,
         stages: Sequence[Stage],
-        session: Session,
+        cluster: Cluster,
         parent: tracking.TrackerSpec,
         on_milestone: Callable[[Row], None] = lambda row: None,
         on_stage: Callable[[Stage, str, float], None] = lambda stage, what, seconds: None,
     ) -> None:
-        self._config, self._stages, self._session, self._parent = config, stages, session, parent
+        self._config, self._stages, self._cluster, self._parent = config, stages, cluster, parent
         self._on_milestone, self._on_stage = on_milestone, on_stage
         self._heard = 0.0
 
@@ -66,11 +69,12 @@ class Fold:
         return seconds
 
     def _run(self, stage: Stage) -> float:
-        cluster = self._session.cluster(trains=stage.name in TRAINS)
+        if stage.name not in (*TRAINS, *IMPORTS):
+            self._cluster.join()  # before the clock runs
         began, continued = time.perf_counter(), storage.exists(stage.uri)
         child = tracking.start_stage_run(self._parent, stage.name, stage.fingerprint, stage.facts)
         try:
-            self._dispatch(stage, cluster, child)
+            self._dispatch(stage, child)
         except BaseException as error:
             tracking.open_tracker(child).finish("FAILED" if isinstance(error, Exception) else "KILLED")
             if isinstance(error, Dcae15Error):
@@ -86,9 +90,9 @@ class Fold:
         tracker.finish("FINISHED")
         return seconds
 
-    def _dispatch(self, stage: Stage, cluster: Cluster, tracker: tracking.TrackerSpec) -> None:
+    def _dispatch(self, stage: Stage, tracker: tracking.TrackerSpec) -> None:
         """Call the stage's function."""
-        config, output = self._config, {"uri": stage.uri, "fingerprint": stage.fingerprint}
+        config, cluster, output = self._config, self._cluster, {"uri": stage.uri, "fingerprint": stage.fingerprint}
         match stage.name:
             case name if name in IMPORTS:
                 graph, name = autoencoder_spec(config.autoencoder), config.autoencoder.preset
@@ -96,41 +100,41 @@ class Fold:
                     stage.inputs["weights"], graph, uri=stage.uri, fingerprint=stage.fingerprint, preset=name
                 )
             case "prepare_images":
-                prepare.prepare_images(config, cluster, **output)
+                prepare_images(config, cluster, **output)
             case "train_autoencoder":
-                train.train_autoencoder(config, cluster, tracker, **stage.inputs, **output)
+                cluster.train(train_autoencoder, config, tracker, **stage.inputs, **output)
             case "train_baseline":
-                train.train_autoencoder(config, cluster, tracker, masks="none", **stage.inputs, **output)
+                cluster.train(train_autoencoder, config, tracker, masks="none", **stage.inputs, **output)
             case "train_random":
-                train.train_autoencoder(config, cluster, tracker, masks="random", **stage.inputs, **output)
+                cluster.train(train_autoencoder, config, tracker, masks="random", **stage.inputs, **output)
             case "cache_latents":
-                cache.cache_latents(config, cluster, **stage.inputs, **output)
+                cache_latents(config, cluster, **stage.inputs, **output)
             case "train_diffusion":
-                self._train_diffusion(stage, cluster, tracker)
+                self._train_diffusion(stage, tracker)
             case "measure_milestones":
                 for images in milestones_of(config.diffusion):
-                    self._measure_milestone(stage, images, cluster, tracker)
+                    self._measure_milestone(stage, images, tracker)
                 commit_milestones(stage.uri, stage.fingerprint, milestones_of(config.diffusion))
             case "sample":
-                sample.sample(config, cluster, **stage.inputs, **output)
+                sample(config, cluster, **stage.inputs, **output)
             case "evaluate":
                 measure.evaluate(config, cluster, tracker, stage.inputs, **output)
 
-    def _train_diffusion(self, stage: Stage, cluster: Cluster, tracker: tracking.TrackerSpec) -> None:
+    def _train_diffusion(self, stage: Stage, tracker: tracking.TrackerSpec) -> None:
         """Train from milestone to milestone, and measure at each; so quality shows while the training goes on."""
         arguments = {**stage.inputs, "uri": stage.uri, "fingerprint": stage.fingerprint}
         measures = next((other for other in self._stages if other.name == "measure_milestones"), None)
         if measures is not None:
             for images in milestones_of(self._config.diffusion):
                 if not artifacts.finished(snapshot_uri(stage.uri, images)):
-                    train.train_diffusion(self._config, cluster, tracker, **arguments, until=images)
-                self._measure_milestone(measures, images, cluster, tracker)
+                    self._cluster.train(train_diffusion, self._config, tracker, **arguments, until=images)
+                self._measure_milestone(measures, images, tracker)
         if not stage.done:
-            train.train_diffusion(self._config, cluster, tracker, **arguments)
+            self._cluster.train(train_diffusion, self._config, tracker, **arguments)
 
-    def _measure_milestone(self, measures: Stage, images: int, cluster: Cluster, tracker: tracking.TrackerSpec) -> None:
+    def _measure_milestone(self, measures: Stage, images: int, tracker: tracking.TrackerSpec) -> None:
         inputs = {**measures.inputs, "denoiser": snapshot_uri(measures.inputs["denoiser"], images)}
-        row = measure.milestone(self._config, cluster, inputs, measures.uri)
+        row = measure.milestone(self._config, self._cluster, inputs, measures.uri)
         tracking.open_tracker(tracker).metrics({k: v for k, v in row.items() if k != "images"}, step=images)
         self._hear(row)
 

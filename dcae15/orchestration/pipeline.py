@@ -162,14 +162,14 @@ def _run(config: Config, stages: Sequence[Stage]) -> tuple[dict[str, float], tra
         for stage in stages:
             announce(stage, "reused")
         return {}, tracking.TrackerSpec()
-    from dcae15.orchestration.cluster import Session
+    from dcae15.cluster import Cluster
     from dcae15.orchestration.fold import Fold
 
     parent = tracking.start_pipeline_run(config, config.storage, config.name)
     outcome: tracking.Status = "FAILED"
     try:
-        with Session(config) as session:
-            seconds = Fold(config, stages, session, parent).run()
+        with Cluster(config) as cluster:
+            seconds = Fold(config, stages, cluster, parent).run()
         outcome = "FINISHED"
     except KeyboardInterrupt:
         outcome = "KILLED"

@@ -12,11 +12,11 @@ from typing import Any
 
 from dcae15 import artifacts, storage, tracking
 from dcae15.claims import claim
+from dcae15.cluster import Cluster, Resources
 from dcae15.config import Config, Sweep, Trial, trial_command, trial_config
 from dcae15.errors import Dcae15Error
 from dcae15.evaluation.metrics import trial_metrics
 from dcae15.evaluation.milestones import Row
-from dcae15.orchestration.cluster import Cluster, Session
 from dcae15.orchestration.fold import Fold
 from dcae15.orchestration.plan import Stage, plan
 from dcae15.orchestration.results import report_uri, write_report
@@ -41,7 +41,7 @@ class Job:
     overrides: tuple[str, ...]
     storage: str
     folder: str
-    share: Cluster
+    share: Resources
     parent: tracking.TrackerSpec
 
 
@@ -112,8 +112,8 @@ class _Trial:
 
         try:
             stages = plan(self.config)
-            session = Session(self.config, self.job.share)
-            seconds = Fold(self.config, stages, session, self.tracker, on_milestone, self._on_stage).run()
+            cluster = Cluster(self.config, self.job.share)
+            seconds = Fold(self.config, stages, cluster, self.tracker, on_milestone, self._on_stage).run()
             uri = report_uri(self.config, stages)
             if seconds or not storage.exists(uri):
                 write_report(self.config, stages, seconds, self.tracker)

@@ -11,10 +11,10 @@ import ray
 import torch
 
 from dcae15 import artifacts, claims, storage
+from dcae15.cluster import Cluster, Resources
 from dcae15.config import Config
 from dcae15.errors import ConfigError
 from dcae15.evaluation.milestones import Row, row_uri
-from dcae15.orchestration.cluster import Cluster, Session
 from dcae15.orchestration.fold import Fold
 from dcae15.orchestration.plan import Stage, plan
 from dcae15.runtime import LocalRuntime
@@ -57,8 +57,8 @@ class Heard:
         self.unfinished: list[bool] = []
 
     def run(self) -> dict[str, float]:
-        session = Session(self.config, Cluster(1, 0, local=True))
-        fold = Fold(self.config, self.stages, session, TrackerSpec(), self._on_milestone, self._on_stage)
+        cluster = Cluster(self.config, Resources(1, 0, local=True))
+        fold = Fold(self.config, self.stages, cluster, TrackerSpec(), self._on_milestone, self._on_stage)
         return fold.run()
 
     def weights(self) -> bytes:

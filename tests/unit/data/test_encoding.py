@@ -9,7 +9,7 @@ from dcae15.data.images import center_crop, encode_png
 from dcae15.data.pixels import to_pixels
 from dcae15.errors import ConfigError
 from dcae15.loading import load_autoencoder
-from dcae15.orchestration.cache import latent_spec
+from dcae15.stages.latents import latent_spec
 from tests.latent_sets import make_autoencoder, make_images, make_latents
 
 

@@ -1,4 +1,4 @@
-"""sample on Ray Data: sampler actors generate images into an image set of their own."""
+"""sample: generated images become an image set of their own."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ import functools
 import numpy as np
 
 from dcae15 import artifacts
+from dcae15.cluster import Cluster
 from dcae15.config import Config, SamplingConfig, result_fields
 from dcae15.data import shards
 from dcae15.data.shards import ShardRecord
 from dcae15.evaluation.generation import generate, require_decoder
 from dcae15.loading import load_autoencoder, load_denoiser
-from dcae15.orchestration.cluster import Cluster
-from dcae15.orchestration.sharding import Pool, ShardPlan, write_shards
+from dcae15.stages.shard_writing import ShardPlan, write_shards
 
 SPLIT = "generated"
 
@@ -52,10 +52,8 @@ def sample(config: Config, cluster: Cluster, *, denoiser: str, autoencoder: str,
     for start in range(0, settings.images, settings.shard_images):
         stop = min(start + settings.shard_images, settings.images)
         plans.append(ShardPlan(f"{SPLIT}/{start // settings.shard_images:06d}.parquet", stop - start, (start, stop)))
-    gpu = cluster.uses_gpu(config.scaling)
-    least, most, cpus = cluster.encoders(config.scaling, len(plans))
-    make = functools.partial(SampleWriter, uri, denoiser, autoencoder, settings, "cuda" if gpu else "cpu")
-    records = write_shards("sample", uri, plans, make, Pool(least, most, cpus, 1.0 if gpu else 0.0))
+    make = functools.partial(SampleWriter, uri, denoiser, autoencoder, settings, cluster.device)
+    records = write_shards(cluster, "sample", uri, plans, make, cluster.encoders)
     artifacts.ImageSet(
         uri,
         fingerprint,

@@ -9,12 +9,11 @@ from collections import Counter
 import numpy as np
 import pyarrow as pa
 
+from dcae15.cluster import Cluster
 from dcae15.config import Config, DataConfig
 from dcae15.data import images, inspection, sources
 from dcae15.errors import ConfigError, DataError
-from dcae15.orchestration.cluster import Cluster, connect
-from dcae15.orchestration.fanout import fan_out
-from dcae15.orchestration.sources import by_file, open_source
+from dcae15.stages.source_opening import by_file, open_source
 
 IMAGES_PER_TASK = 256
 
@@ -28,7 +27,7 @@ def validate_source(config: Config) -> str:
     """
     if config.data.source == "shapes":
         raise ConfigError("the embedded images need no validation; give data.source=... with images of your own")
-    with connect(config) as cluster:
+    with Cluster(config) as cluster:
         return validate(config, cluster)
 
 
@@ -41,7 +40,8 @@ def validate(config: Config, cluster: Cluster) -> str:
     found, digests = inspection.Findings(), np.zeros((source.count, 16), np.uint8)
     work = functools.partial(_inspect, source.kind, config.data)
     parts: dict[int, inspection.Findings] = {}
-    for place, part in fan_out("validate", work, chunks, cluster.cpus, "parts", _between):
+    pool = cluster.resources.readers()
+    for place, part in cluster.map("validate", lambda: work, chunks, pool, size=len, describe=_between):
         digests[places[place]] = np.frombuffer(part.digests, np.uint8).reshape(-1, 16)
         parts[place] = dataclasses.replace(part, digests=b"")
     for place in sorted(parts):  # the same examples however fast each part was
