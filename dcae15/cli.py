@@ -16,15 +16,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from dcae15 import storage
+from dcae15.cluster.resources import THREADS
 from dcae15.config import Config, Layer, build, check, dump, fields_help, from_overrides, from_yaml, warnings_for
 from dcae15.errors import ConfigError, Dcae15Error, StorageError, nearest
 from dcae15.redaction import redact
 from dcae15.stages import STAGES
 from dcae15.stages.base import Stage
-
-THREADS = {"GOMP_SPINCOUNT": "10000"}
-"""Threads that wait soon leave the core to others; else a shared machine slows down tenfold. Read when torch is loaded."""
-
 
 @dataclass(frozen=True)
 class Asked:

@@ -11,7 +11,7 @@ from dcae15 import artifacts, storage
 from dcae15.config import LatentsConfig
 from dcae15.data import shards
 from dcae15.models.autoencoder import AutoencoderSpec
-from dcae15.orchestration.cache import EncodeWriter, commit, latent_spec, plan_latents
+from dcae15.stages.latents import EncodeWriter, commit, latent_spec, plan_latents
 from tests.families import randomised
 
 SPEC = AutoencoderSpec(4, (8, 16, 16), (0, 1, 1), (8, 16, 16), (0, 1, 1))

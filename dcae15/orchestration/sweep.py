@@ -105,11 +105,11 @@ class _Run:
         return list(board.records.values())
 
     def _run_open(self, board: Board) -> None:
-        from dcae15.orchestration.cluster import connect
+        from dcae15.cluster import Cluster
         from dcae15.orchestration.tune import run_trials, share_out
 
-        with connect(self.config) as cluster:
-            concurrent, share = share_out(self.sweep, self.config, cluster)
+        with Cluster(self.config) as cluster:
+            concurrent, share = share_out(self.sweep, self.config, cluster.join())
             parent = tracking.start_run(
                 self.config, self.config.storage, self.sweep.name, "sweep", self.digest, self._parameters()
             )

@@ -27,11 +27,11 @@ from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
 from ray.tune.search.optuna import OptunaSearch
 
 from dcae15 import storage, tracking
+from dcae15.cluster import Resources
 from dcae15.config import Config, Range, Sweep, Trial, is_whole, make_trial, whole_batches
 from dcae15.errors import ConfigError
 from dcae15.evaluation.milestones import Row
 from dcae15.orchestration.board import DONE, Board
-from dcae15.orchestration.cluster import Cluster, check_workers
 from dcae15.orchestration.population import STATES, TRIAL, Population, run_member
 from dcae15.orchestration.trial import Job, config_of, run_trial, trial_values
 from dcae15.redaction import redact
@@ -49,7 +49,7 @@ RUNG = "rung"
 """Time for schedulers: reduction^0 at the first milestone, reduction^1 at the second, so that each milestone is a rung."""
 
 
-def share_out(sweep: Sweep, config: Config, cluster: Cluster) -> tuple[int, Cluster]:
+def share_out(sweep: Sweep, config: Config, cluster: Resources) -> tuple[int, Resources]:
     """Return how many trials run at once, and what each may use.
 
     The process of a trial itself takes neither CPUs nor GPUs: its stages do, as tasks, actors and workers of their own. So
@@ -87,7 +87,7 @@ def share_out(sweep: Sweep, config: Config, cluster: Cluster) -> tuple[int, Clus
     share = (
         replace(cluster, cpus=needs * max(1, cluster.cpus_per_gpu), gpus=needs) if gpu else replace(cluster, cpus=needs)
     )
-    check_workers(config, share, f"a trial of {field}={needs}")
+    share.check_workers(config.scaling, f"a trial of {field}={needs}")
     return concurrent, share
 
 

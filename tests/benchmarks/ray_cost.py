@@ -81,23 +81,27 @@ def run_job(job: Job) -> None:
 
 
 def _run_on_ray(job: Job, config: Any) -> None:
-    from dcae15.orchestration import cache, prepare, train
-    from dcae15.orchestration.cluster import Session
+    from dcae15.cluster import Cluster
+    from dcae15.stages.images import prepare_images
+    from dcae15.stages.latents import cache_latents
     from dcae15.tracking import TrackerSpec
+    from dcae15.training import stages
 
     output = {"uri": job.uri, "fingerprint": "benchmark"}
-    with Session(config) as session:
-        cluster = session.cluster(trains=job.stage.startswith("train_"))
-        cluster = dataclasses.replace(cluster, cpus=job.cpus or cluster.cpus)
+    with Cluster(config) as joined:
+        resources = joined.join()
+        cluster = Cluster(config, dataclasses.replace(resources, cpus=job.cpus or resources.cpus))
+        if job.stage.startswith("train_") and cluster.trains_in_process:
+            joined.leave()
         match job.stage:
             case "prepare_images":
-                prepare.prepare_images(config, cluster, **output)
+                prepare_images(config, cluster, **output)
             case "cache_latents":
-                cache.cache_latents(config, cluster, **job.inputs, **output)
+                cache_latents(config, cluster, **job.inputs, **output)
             case "train_autoencoder":
-                train.train_autoencoder(config, cluster, TrackerSpec(), **job.inputs, **output)
+                cluster.train(stages.train_autoencoder, config, TrackerSpec(), **job.inputs, **output)
             case "train_diffusion":
-                train.train_diffusion(config, cluster, TrackerSpec(), **job.inputs, **output)
+                cluster.train(stages.train_diffusion, config, TrackerSpec(), **job.inputs, **output)
 
 
 def _run_bare(job: Job, config: Any) -> None:
@@ -109,7 +113,7 @@ def _run_bare(job: Job, config: Any) -> None:
         return
     if job.stage == "cache_latents":
         from dcae15.artifacts import ImageSet
-        from dcae15.orchestration.cache import EncodeWriter, latent_spec, plan_latents
+        from dcae15.stages.latents import EncodeWriter, latent_spec, plan_latents
 
         images, autoencoder = job.inputs["images"], job.inputs["autoencoder"]
         image_set = ImageSet.open(images)
@@ -214,8 +218,8 @@ def run_arm(job: Job) -> Run:
     Raises:
         RuntimeError: it failed; its output is in the message.
     """
+    from dcae15.cluster.connection import ENVIRONMENT
     from dcae15.command_line import THREADS
-    from dcae15.orchestration.cluster import ENVIRONMENT
 
     environment = {
         name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"

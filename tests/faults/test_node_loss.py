@@ -13,11 +13,13 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 import ray
-from ray.cluster_utils import Cluster
+from ray.cluster_utils import Cluster as Nodes
 
+from dcae15.cluster import Cluster, Pool, Resources
+from dcae15.cluster.connection import ENVIRONMENT
+from dcae15.config import Config
 from dcae15.data.shards import ShardRecord, read_records, write_shard
-from dcae15.orchestration.cluster import ENVIRONMENT
-from dcae15.orchestration.sharding import Pool, ShardPlan, write_shards
+from dcae15.stages.shard_writing import ShardPlan, write_shards
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
 
@@ -50,11 +52,12 @@ def test_the_job_goes_on_without_a_lost_node(tmp_path, monkeypatch):
     monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
     root = str(tmp_path / "set")
     plans = [ShardPlan(f"train/{i:06d}.parquet", 3, i) for i in range(60)]
-    nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+    nodes = Nodes(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
     lost = nodes.add_node(num_cpus=1)
     nodes.add_node(num_cpus=1)
     try:
         ray.init(address=nodes.address, log_to_driver=False)
+        cluster = Cluster(Config(), Resources(2, 0, local=False))
         killed: list[str] = []
 
         def lose_one() -> None:
@@ -67,7 +70,9 @@ def test_the_job_goes_on_without_a_lost_node(tmp_path, monkeypatch):
 
         thread = threading.Thread(target=lose_one, daemon=True)
         thread.start()
-        records = write_shards("test", root, plans, functools.partial(Writer, root, tmp_path), Pool(2, 2, cpus=1))
+        records = write_shards(
+            cluster, "test", root, plans, functools.partial(Writer, root, tmp_path), Pool(2, 2, cpus=1)
+        )
         thread.join(60)
     finally:
         ray.shutdown()

@@ -26,8 +26,8 @@ from dcae15.export.layouts import build, from_official
 from dcae15.models.autoencoder import AutoencoderSpec
 from dcae15.models.presets import GRAPH_FIELDS
 from dcae15.orchestration import export
-from dcae15.orchestration.cache import EncodeWriter, latent_spec, plan_latents
 from dcae15.orchestration.plan import STAGES, plan
+from dcae15.stages.latents import EncodeWriter, latent_spec, plan_latents
 from tests.scripts import TINY, workplace
 
 GOLDEN = Path(__file__).parents[1] / "parity" / "golden"

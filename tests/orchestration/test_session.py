@@ -1,12 +1,13 @@
-"""Ray is there for the stages that use it, and gone while the driver trains."""
+"""Ray is there for what uses it, and gone while the driver trains."""
 
 from __future__ import annotations
 
 import pytest
 import ray
 
-from dcae15.config import build, from_overrides
-from dcae15.orchestration.cluster import Session
+from dcae15.cluster import Cluster, Pool
+from dcae15.config import Config, build, from_overrides
+from dcae15.tracking import TrackerSpec
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
 
@@ -16,30 +17,42 @@ def local(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
 
 
-def test_ray_is_left_while_the_driver_trains_and_joined_again():
-    config, _ = build([])
-    with Session(config) as session:
-        first = session.cluster(trains=True)  # which asks Ray what there is
-        assert not ray.is_initialized()
-        assert first.local
-        assert session.cluster(trains=False) == first
-        job = ray.get_runtime_context().get_job_id()
-        node = ray.get_runtime_context().get_node_id()
-        assert session.cluster(trains=False) == first
-        assert (ray.get_runtime_context().get_job_id(), ray.get_runtime_context().get_node_id()) == (job, node)
-        assert session.cluster(trains=True) == session.cluster(trains=True) == first
-        assert not ray.is_initialized()
-        assert session.cluster(trains=False) == first
-        assert ray.get_runtime_context().get_node_id() != node
-        assert ray.get(ray.remote(lambda: 1).remote()) == 1
+def train(cluster: Cluster, config: Config) -> list[bool]:
+    """Return whether Ray was there while this process trained; a worker leaves no note here."""
+    there = []
+
+    def note(config: Config, **stage: object) -> None:
+        there.append(ray.is_initialized())
+
+    cluster.train(note, config, TrackerSpec(), uri="/nowhere", fingerprint="x")
+    return there
+
+
+def node() -> str:
+    return ray.get_runtime_context().get_node_id()
+
+
+def test_ray_is_left_while_the_driver_trains_and_joined_again(tmp_path):
+    config, _ = build([from_overrides([f"storage={tmp_path}"])])
+    with Cluster(config) as cluster:
+        assert not ray.is_initialized(), "nothing needs it yet"
+        first = cluster.join()
+        assert first.local and not first.grows
+        assert cluster.join() is first
+        before = node()
+        assert train(cluster, config) == [False]
+        assert dict(cluster.map("test", lambda: str, [1, 2], Pool(1, 1))) == {0: "1", 1: "2"}
+        assert node() != before and cluster.resources == first
+        assert train(cluster, config) == [False]
     assert not ray.is_initialized()
 
 
-def test_ray_stays_where_workers_train_and_is_left_after_an_error():
-    config, _ = build([from_overrides(["scaling.num_workers=1"])])
-    with pytest.raises(ValueError, match="the stage"), Session(config) as session:
-        for trains in (True, False, True):
-            session.cluster(trains=trains)
-            assert ray.is_initialized()
+def test_ray_stays_where_workers_train_and_is_left_after_an_error(tmp_path):
+    config, _ = build([from_overrides([f"storage={tmp_path}", "scaling.num_workers=1"])])
+    with pytest.raises(ValueError, match="the stage"), Cluster(config) as cluster:
+        cluster.join()
+        before = node()
+        assert train(cluster, config) == []
+        assert node() == before
         raise ValueError("the stage")
     assert not ray.is_initialized()

@@ -8,11 +8,11 @@ from dataclasses import replace
 import pytest
 
 from dcae15.artifacts import ImageSet
+from dcae15.cluster import Cluster
 from dcae15.config import Config
 from dcae15.data.sources import KINDS
 from dcae15.errors import DataError
-from dcae15.orchestration.cluster import connect
-from dcae15.orchestration.validate import validate
+from dcae15.stages.image_check import validate
 from tests import layouts
 from tests.preparing import below, prepared, settings
 
@@ -23,7 +23,7 @@ pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
 def cluster():
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("RAY_ADDRESS", raising=False)
-        with connect(Config()) as cluster:
+        with Cluster(Config()) as cluster:
             yield cluster
 
 

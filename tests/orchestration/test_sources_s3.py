@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from dcae15 import storage
+from dcae15.cluster import Cluster
 from dcae15.config import Config
-from dcae15.orchestration.cluster import connect
 from tests import layouts
 from tests.preparing import below, prepared, settings
 
@@ -20,7 +20,7 @@ def test_tars_and_parquet_in_a_bucket(tmp_path, s3_root, monkeypatch):
     for kind, folder in local.items():
         for info in storage.list_files(folder):
             storage.write_bytes(f"{s3_root}/{kind}/{info.path}", storage.read_bytes(f"{folder}/{info.path}"))
-    with connect(Config()) as cluster:
+    with Cluster(Config()) as cluster:
         here = prepared(settings(str(tmp_path), local["imagenet_tars"]), cluster, "set")
         for kind in local:
             assert prepared(settings(s3_root, f"{s3_root}/{kind}"), cluster, kind) == here

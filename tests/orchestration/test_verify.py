@@ -10,11 +10,13 @@ import numpy as np
 import pytest
 
 from dcae15 import artifacts, open_latents
+from dcae15.cluster import Cluster
 from dcae15.config import Config, LatentsConfig
 from dcae15.errors import ArtifactError, DataError
-from dcae15.orchestration import cache, verify
-from dcae15.orchestration.cluster import connect
+from dcae15.orchestration import verify
 from dcae15.orchestration.plan import plan
+from dcae15.stages.latent_check import check_latents
+from dcae15.stages.latents import cache_latents
 from tests.latent_sets import make_autoencoder, make_images, make_latents
 from tests.snippets import blocks, run
 
@@ -24,15 +26,16 @@ pytestmark = [pytest.mark.timeout(900)]
 @pytest.mark.ray
 def test_a_set_is_cached_verified_damaged_found_and_mended(tmp_path, monkeypatch):
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setenv("RAY_DATA_USE_DATASOURCE_V2", "0")  # the second version starts 32 actors for the snippet
     images, autoencoder = make_images(str(tmp_path / "images")), make_autoencoder(str(tmp_path / "autoencoder"))
     uri, fingerprint = str(tmp_path / "set"), "2" * 16
     config = Config(storage=str(tmp_path), latents=LatentsConfig(mirror=True, resolution=8))
     inputs = {"images": images, "autoencoder": autoencoder}
-    with connect(config) as cluster:
-        cache.cache_latents(config, cluster, **inputs, uri=uri, fingerprint=fingerprint)
+    with Cluster(config) as cluster:
+        cache_latents(config, cluster, **inputs, uri=uri, fingerprint=fingerprint)
         spec = artifacts.LatentSet.open(uri).spec
         assert (spec.height, spec.width, spec.compression) == (2, 2, 4)
-        summary = verify.verify(config, cluster, latents=uri, **inputs)
+        summary = check_latents(config, cluster, latents=uri, **inputs)
         assert "train 22, val 5 latents of 4x2x2 float16 in 4 shards" in summary
         assert "27 latents encoded again" in summary
         before = (tmp_path / "set/manifest.json").read_text()
@@ -41,20 +44,20 @@ def test_a_set_is_cached_verified_damaged_found_and_mended(tmp_path, monkeypatch
         shard.write_bytes(shard.read_bytes()[:-1])
         (tmp_path / "set/val/000000.parquet").unlink()
         with pytest.raises(DataError) as caught:
-            verify.verify(config, cluster, latents=uri, **inputs)
+            check_latents(config, cluster, latents=uri, **inputs)
         assert "missing (1):\n  val/000000.parquet of 5 latents" in str(caught.value)
         assert "damaged (1):\n  train/000001.parquet: " in str(caught.value)
 
         for path in (shard, shard.with_suffix(".parquet.json"), tmp_path / "set/manifest.json"):
             path.unlink()  # as the report says
-        cache.cache_latents(config, cluster, **inputs, uri=uri, fingerprint=fingerprint)
-        verify.verify(config, cluster, latents=uri, **inputs)
+        cache_latents(config, cluster, **inputs, uri=uri, fingerprint=fingerprint)
+        check_latents(config, cluster, latents=uri, **inputs)
         after = (tmp_path / "set/manifest.json").read_text()
         assert {**json.loads(before), "created": ""} == {**json.loads(after), "created": ""}
 
         other = make_autoencoder(str(tmp_path / "other"), seed=1)
         with pytest.raises(DataError) as caught:
-            verify.verify(config, cluster, latents=uri, autoencoder=other)
+            check_latents(config, cluster, latents=uri, autoencoder=other)
         assert f"autoencoder (1):\n  {other} is {'1' * 16}, the latents were made with {'0' * 16}" in str(caught.value)
 
         (snippet,) = [code for title, code in blocks("latents.md") if title == "Ray Data"]

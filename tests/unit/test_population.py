@@ -11,10 +11,10 @@ import torch
 from ray.tune.experiment import Trial as TuneTrial
 
 from dcae15 import artifacts, storage
+from dcae15.cluster import Resources
 from dcae15.command_line import parse
 from dcae15.config import Range, make_trial, sweep_from_yaml, trial_command
 from dcae15.evaluation.milestones import row_uri
-from dcae15.orchestration.cluster import Cluster
 from dcae15.orchestration.plan import plan
 from dcae15.orchestration.population import (
     MILESTONE,
@@ -256,7 +256,7 @@ def job(tmp_path):
     sweep = sweep_from_yaml(SWEEP, "rates.yaml")
     words = (f"storage={tmp_path / 'storage'}",)
     return Job(
-        sweep, words, str(tmp_path / "storage"), str(tmp_path / "sweep"), Cluster(1, 0, local=True), TrackerSpec()
+        sweep, words, str(tmp_path / "storage"), str(tmp_path / "sweep"), Resources(1, 0, local=True), TrackerSpec()
     )
 
 

@@ -8,9 +8,9 @@ import pytest
 from dcae15.config import DataConfig
 from dcae15.data import images, shards, sources
 from dcae15.data.sources import Selection
-from dcae15.orchestration import prepare
-from dcae15.orchestration.prepare import PrepareWriter
-from dcae15.orchestration.sharding import ShardPlan
+from dcae15.stages import images as prepare
+from dcae15.stages.images import PrepareWriter
+from dcae15.stages.shard_writing import ShardPlan
 from tests import layouts
 
 

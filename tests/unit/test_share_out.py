@@ -2,15 +2,15 @@
 
 import pytest
 
+from dcae15.cluster import Resources
 from dcae15.config import Sweep, build, from_overrides
 from dcae15.errors import ConfigError
-from dcae15.orchestration.cluster import Cluster
 from dcae15.orchestration.tune import share_out
 
 LAPTOP, GPUS, GROWS = (
-    Cluster(2, 0, local=True),
-    Cluster(64, 16, local=False, cpus_per_gpu=4),
-    Cluster(4, 0, local=False),
+    Resources(2, 0, local=True),
+    Resources(64, 16, local=False, cpus_per_gpu=4),
+    Resources(4, 0, local=False),
 )
 
 
@@ -24,12 +24,12 @@ def shared(cluster, *words, **sweep):
         (LAPTOP, {}, (), 2, (1, 0)),
         (LAPTOP, {"cpus_per_trial": 2}, (), 1, (2, 0)),
         (LAPTOP, {"concurrent": 1}, (), 1, (1, 0)),
-        (Cluster(8, 0, True), {"cpus_per_trial": 3}, (), 2, (3, 0)),  # two CPUs are left over
+        (Resources(8, 0, True), {"cpus_per_trial": 3}, (), 2, (3, 0)),  # two CPUs are left over
         (GPUS, {}, (), 16, (4, 1)),
         (GPUS, {"gpus_per_trial": 8, "cpus_per_trial": 99}, (), 2, (32, 8)),
         (GPUS, {"gpus_per_trial": 4, "concurrent": 2}, (), 2, (16, 4)),
         (GPUS, {"gpus_per_trial": 99, "cpus_per_trial": 4}, ("scaling.use_gpu=no",), 16, (4, 16)),
-        (Cluster(4, 8, True), {}, (), 8, (1, 1)),  # fewer CPUs than trials
+        (Resources(4, 8, True), {}, (), 8, (1, 1)),  # fewer CPUs than trials
         (GROWS, {"concurrent": 3, "cpus_per_trial": 8}, (), 3, (8, 0)),
         (GROWS, {"concurrent": 2, "gpus_per_trial": 8}, ("scaling.use_gpu=yes",), 2, (8, 8)),
         (LAPTOP, {"cpus_per_trial": 2}, ("scaling.num_workers=2",), 1, (2, 0)),
@@ -72,7 +72,7 @@ def test_as_many_trials_as_fit(cluster, sweep, words, concurrent, share):
         ),
         (GPUS, {}, ("scaling.num_workers=8",), "scaling.num_workers=8 needs more than gpus_per_trial 1"),
         (
-            Cluster(8, 2, True),
+            Resources(8, 2, True),
             {},
             ("scaling.num_workers=2", "scaling.use_gpu=yes"),
             "scaling.num_workers=2 needs more than gpus_per_trial 1, the share of a trial",

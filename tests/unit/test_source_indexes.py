@@ -14,7 +14,7 @@ from dcae15 import storage
 from dcae15.data import sources
 from dcae15.data.sources import Selection, tars
 from dcae15.errors import StorageError
-from dcae15.orchestration import sources as opening
+from dcae15.stages import source_opening as opening
 from tests import layouts
 
 

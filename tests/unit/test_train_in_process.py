@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from dcae15.cluster import Cluster, Resources
 from dcae15.config import Config, ScalingConfig
 from dcae15.errors import ConfigError, StorageError, TrainingError
-from dcae15.orchestration import train
-from dcae15.orchestration.cluster import Cluster
 from dcae15.tracking import TrackerSpec
 
-CLUSTER = Cluster(2, 0, local=True)
+
+def train(function: Callable[..., None], config: Config) -> None:
+    cluster = Cluster(config, Resources(2, 0, local=True))
+    cluster.train(function, config, TrackerSpec(), uri="/nowhere", fingerprint="x")
 
 
 def fit(errors: list[Exception], restarts: int = 3) -> int:
@@ -27,7 +30,7 @@ def fit(errors: list[Exception], restarts: int = 3) -> int:
             raise errors.pop(0)
 
     config = replace(Config(), storage="/nowhere", scaling=ScalingConfig(max_failures=restarts))
-    train._fit(function, config, CLUSTER, TrackerSpec(), {"uri": "/nowhere", "fingerprint": "x"})
+    train(function, config)
     return calls
 
 
@@ -53,5 +56,5 @@ def test_what_a_killed_attempt_with_workers_left_is_removed(tmp_path):
     left.parent.mkdir(parents=True)
     left.touch()
     config = replace(Config(), storage=str(tmp_path))
-    train._fit(lambda config, **stage: None, config, CLUSTER, TrackerSpec(), {"uri": "/nowhere", "fingerprint": "x"})
+    train(lambda config, **stage: None, config)
     assert not left.parent.exists()

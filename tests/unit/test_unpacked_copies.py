@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import pytest
 
@@ -14,23 +12,16 @@ from dcae15.data import shards
 from dcae15.data.sources import Selection, assemble, find, index
 from dcae15.data.sources.reading import read_images
 from dcae15.errors import StorageError
-from dcae15.orchestration import prepare
-from dcae15.orchestration import sources as opening
+from dcae15.stages import images as prepare
+from dcae15.stages import source_opening as opening
 from tests import layouts
+from tests.here import Here
 
-CLUSTER: Any = SimpleNamespace(cpus=1)
-
-
-def write_here(stage, root, plans, make_writer, pool, after_each=lambda records: None):
-    """What write_shards does, without Ray."""
-    known = shards.read_records(root)
-    return [known.get(plan.path) or make_writer().write(plan) for plan in plans]
+CLUSTER = Here()
 
 
 @pytest.fixture
 def config(tmp_path, monkeypatch):
-    monkeypatch.setattr(opening, "write_shards", write_here)
-    monkeypatch.setattr(prepare, "write_shards", write_here)
     monkeypatch.setattr(prepare, "open_source", opened)
     uri = layouts.as_parquet(tmp_path / "source", layouts.pictures(broken=False))
     return Config(storage=str(tmp_path / "out"), data=DataConfig(source=uri, resolution=16, shard_images=20))
@@ -104,11 +95,13 @@ def test_a_removal_that_is_cut_off_leaves_nothing_that_seems_complete(config, mo
 
 @pytest.mark.parametrize("finished", [True, False])
 def test_a_job_whose_copy_was_removed_by_a_faster_one_ends_well(config, monkeypatch, capsys, finished):
-    def faster(stage, root, plans, make_writer, pool, after_each=None):
+    write_shards = prepare.write_shards
+
+    def faster(cluster, name, root, *rest):
         storage.remove(opening.copy_of(config, opened(config, CLUSTER, config.data.source, ""), "set"))
         if finished:
             storage.write_json(f"{root}/manifest.json", {})
-        return write_here(stage, root, plans, make_writer, pool)
+        return write_shards(cluster, name, root, *rest)
 
     monkeypatch.setattr(prepare, "write_shards", faster)
     if finished:

@@ -10,7 +10,7 @@ import pytest
 
 from dcae15.command_line import run_script
 from dcae15.errors import DataError
-from dcae15.orchestration import validate
+from dcae15.stages import image_check
 
 SCRIPT = Path(__file__).parents[2] / "pipelines" / "prepare_images.py"
 
@@ -32,7 +32,7 @@ def test_the_embedded_images_are_not_validated(script, capsys):
 
 
 def test_a_dry_run_only_prints_the_plan(script, capsys, monkeypatch, tmp_path):
-    monkeypatch.setattr(validate, "connect", None)
+    monkeypatch.setattr(image_check, "Cluster", None)
     monkeypatch.chdir(tmp_path)
     assert script("--dry-run", "data.source=/photos") == 0
     assert "prepare_images" in capsys.readouterr().out
@@ -49,8 +49,8 @@ def test_the_exit_code_says_whether_preparing_would_fail(script, capsys, monkeyp
             raise DataError("prepare_images would fail: all bad")
         return "prepare_images would succeed"
 
-    monkeypatch.setattr(validate, "connect", lambda config: contextlib.nullcontext("cluster"))
-    monkeypatch.setattr(validate, "validate", look)
+    monkeypatch.setattr(image_check, "Cluster", lambda config: contextlib.nullcontext("cluster"))
+    monkeypatch.setattr(image_check, "validate", look)
     assert script("data.source=/photos") == int(fails)
     assert asked == [("/photos", "cluster")]
     told = capsys.readouterr()

@@ -8,8 +8,8 @@ from dcae15.data import encoding, shards
 from dcae15.data.images import center_crop, encode_png
 from dcae15.data.pixels import to_pixels
 from dcae15.errors import ConfigError
-from dcae15.library import load_autoencoder
-from dcae15.orchestration.cache import latent_spec
+from dcae15.loading import load_autoencoder
+from dcae15.stages.latents import latent_spec
 from tests.latent_sets import make_autoencoder, make_images, make_latents
 
 
@@ -33,7 +33,7 @@ def test_a_smaller_resolution_encodes_the_reduced_images(tmp_path):
 def test_whole_images_are_cropped_and_then_reduced(tmp_path):
     image = np.random.default_rng(0).integers(0, 255, (24, 40, 3), np.uint8)
     png = shards.image_table(["a"], [0], [encode_png(image)], {})
-    image_set = ImageSet(str(tmp_path), "f", ("a",), 16, "png", "random", {"train": Split(())}, {}, "test")
+    image_set = ImageSet(str(tmp_path), "f", ("a",), 16, "png", "random", {"train": Split()}, {}, "test")
     square = center_crop(Image.fromarray(image), 16)
     assert np.array_equal(encoding.squares(png, image_set, 16), square[None])
     assert np.array_equal(encoding.squares(png, image_set, 8), center_crop(Image.fromarray(square), 8)[None])

@@ -12,8 +12,8 @@ from dcae15.config import DataConfig
 from dcae15.data import inspection, sources
 from dcae15.data.inspection import Findings
 from dcae15.data.sources import Selection
-from dcae15.orchestration.prepare import PrepareWriter
-from dcae15.orchestration.sharding import ShardPlan
+from dcae15.stages.images import PrepareWriter
+from dcae15.stages.shard_writing import ShardPlan
 from tests import layouts
 from tests.layouts import Picture, encoded
 

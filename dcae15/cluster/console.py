@@ -14,7 +14,7 @@ POLL_SECONDS = 2.0
 Say = Callable[[str], None]
 
 
-@ray.remote(num_cpus=0, scheduling_strategy="DEFAULT")  # see measure.py
+@ray.remote(num_cpus=0, scheduling_strategy="DEFAULT")  # not within what a trial of a sweep reserved
 class _Lines:
     """Holds lines until the driver takes them."""
 

@@ -16,14 +16,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from dcae15 import artifacts, storage
+from dcae15.cluster import Cluster
 from dcae15.config import Config, DataConfig
 from dcae15.data import shards, sources
 from dcae15.data.shards import ShardRecord
 from dcae15.data.sources import Container, Listing, Selection, Source, parquet
 from dcae15.errors import StorageError
-from dcae15.orchestration.cluster import Cluster
-from dcae15.orchestration.fanout import fan_out
-from dcae15.orchestration.sharding import Pool, ShardPlan, write_shards
+from dcae15.stages.shard_writing import ShardPlan, write_shards
 
 INDEX_VERSION = 2
 """To be raised when `dcae15.data.sources.index` returns something else than before."""
@@ -88,8 +87,8 @@ def unpack(root: str, cluster: Cluster, source: Source, images: str) -> Source:
         for i, (_, rows) in enumerate(by_file(table)):
             plans.append(ShardPlan(f"{split}-{i:06d}.parquet", len(rows), sources.take(table, rows)))
             places.append((split, rows))
-    pool = Pool(least=max(1, cluster.cpus), most=max(1, cluster.cpus))
-    records = write_shards("unpack", root, plans, functools.partial(UnpackWriter, root), pool)
+    pool = cluster.resources.readers()
+    records = write_shards(cluster, "unpack", root, plans, functools.partial(UnpackWriter, root), pool)
     found: dict[str, list[pa.Table]] = {"train": [], "val": []}
     with ThreadPoolExecutor(READERS) as readers:
         unpacked = list(readers.map(lambda record: shards.read_shard(root, record.shard), records))
@@ -157,8 +156,9 @@ def by_file(images: pa.Table) -> list[tuple[str, np.ndarray]]:
 def _indexed(config: Config, cluster: Cluster, listing: Listing, keep: bool) -> Sequence[pa.Table]:
     root = _index_root(config.storage, listing.kind, listing.uri, listing.containers) if keep else ""
     tables: list[pa.Table | None] = [None] * len(listing.containers)
-    work = functools.partial(_index, root)
-    for place, table in fan_out("index", work, listing.containers, cluster.cpus, "files", lambda c: c.name):
+    work, pool = functools.partial(_index, root), cluster.resources.readers()
+    done = cluster.map("index", lambda: work, listing.containers, pool, unit="files", describe=lambda c: c.name)
+    for place, table in done:
         tables[place] = table
     return [table for table in tables if table is not None]
 

@@ -1,4 +1,4 @@
-"""cache_latents on Ray Data: encoder actors turn an image set into a latent set."""
+"""cache_latents: an image set becomes a latent set."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ import numpy as np
 import torch
 
 from dcae15 import artifacts
+from dcae15.cluster import Cluster
 from dcae15.config import Config, LatentsConfig
 from dcae15.data import encoding, shards, statistics
 from dcae15.data.shards import ShardRecord
 from dcae15.errors import ConfigError
 from dcae15.library import load_autoencoder
-from dcae15.orchestration.cluster import Cluster
-from dcae15.orchestration.sharding import Pool, ShardPlan, write_shards
+from dcae15.models.autoencoder import AutoencoderSpec
+from dcae15.stages.shard_writing import ShardPlan, write_shards
 
 
 class EncodeWriter:
@@ -78,8 +79,9 @@ def latent_spec(image_set: artifacts.ImageSet, autoencoder_uri: str, resolution:
     Raises:
         ConfigError: the images are smaller than that, or it is no multiple of the autoencoder's compression.
     """
-    network = load_autoencoder(autoencoder_uri)
-    compression = network.spec.spatial_compression
+    made = artifacts.Autoencoder.open(autoencoder_uri)
+    spec = AutoencoderSpec.from_dict(made.spec)
+    compression = spec.spatial_compression
     if resolution > image_set.resolution:
         raise ConfigError(
             f"latents.resolution is {resolution}, larger than the images of {image_set.resolution} pixels at {image_set.uri}; "
@@ -95,12 +97,12 @@ def latent_spec(image_set: artifacts.ImageSet, autoencoder_uri: str, resolution:
         )
     side = pixels // compression
     return artifacts.LatentSpec(
-        channels=network.spec.latent_channels,
+        channels=spec.latent_channels,
         height=side,
         width=side,
         compression=compression,
-        prefix_choices=tuple(network.prefix_choices),
-        autoencoder=network.fingerprint,
+        prefix_choices=made.prefix_choices,
+        autoencoder=made.fingerprint,
     )
 
 
@@ -111,10 +113,8 @@ def cache_latents(
     image_set = artifacts.ImageSet.open(images)
     spec = latent_spec(image_set, autoencoder, config.latents.resolution)
     plans = plan_latents(image_set, config.latents)
-    gpu = cluster.uses_gpu(config.scaling)
-    least, most, cpus = cluster.encoders(config.scaling, len(plans))
-    make = functools.partial(EncodeWriter, uri, images, autoencoder, spec, config.latents, "cuda" if gpu else "cpu")
-    records = write_shards("cache_latents", uri, plans, make, Pool(least, most, cpus, 1.0 if gpu else 0.0))
+    make = functools.partial(EncodeWriter, uri, images, autoencoder, spec, config.latents, cluster.device)
+    records = write_shards(cluster, "cache_latents", uri, plans, make, cluster.encoders)
     commit(config.latents, image_set, spec, records, autoencoder=autoencoder, uri=uri, fingerprint=fingerprint)
 
 

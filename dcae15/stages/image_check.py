@@ -9,31 +9,22 @@ from collections import Counter
 import numpy as np
 import pyarrow as pa
 
+from dcae15.cluster import Cluster
 from dcae15.config import Config, DataConfig
 from dcae15.data import images, inspection, sources
-from dcae15.errors import ConfigError, DataError
-from dcae15.orchestration.cluster import Cluster, connect
-from dcae15.orchestration.fanout import fan_out
-from dcae15.orchestration.sources import by_file, open_source
+from dcae15.errors import DataError
+from dcae15.stages.source_opening import by_file, open_source
 
 IMAGES_PER_TASK = 256
 
 
-def validate_source(config: Config) -> str:
-    """Look at every image that prepare_images would take, with the same code; print a report.
+def check_images(config: Config, cluster: Cluster) -> str:
+    """Look at every image that prepare_images would take, with the same code; print a report, return the verdict.
 
     Raises:
-        ConfigError: the source is the embedded images, or it is not clear what it is.
+        ConfigError: it is not clear what the source is.
         DataError: prepare_images would fail; the report has been printed.
     """
-    if config.data.source == "shapes":
-        raise ConfigError("the embedded images need no validation; give data.source=... with images of your own")
-    with connect(config) as cluster:
-        return validate(config, cluster)
-
-
-def validate(config: Config, cluster: Cluster) -> str:
-    """Do the same on a cluster that is connected; return the verdict."""
     source = open_source(config, cluster, config.data.source, config.data.kind, keep=False)
     everything = pa.concat_tables([source.train, source.val]).unify_dictionaries().combine_chunks()
     places = _chunks(everything, source.kind)
@@ -41,7 +32,8 @@ def validate(config: Config, cluster: Cluster) -> str:
     found, digests = inspection.Findings(), np.zeros((source.count, 16), np.uint8)
     work = functools.partial(_inspect, source.kind, config.data)
     parts: dict[int, inspection.Findings] = {}
-    for place, part in fan_out("validate", work, chunks, cluster.cpus, "parts", _between):
+    pool = cluster.resources.readers()
+    for place, part in cluster.map("validate", lambda: work, chunks, pool, size=len, describe=_between):
         digests[places[place]] = np.frombuffer(part.digests, np.uint8).reshape(-1, 16)
         parts[place] = dataclasses.replace(part, digests=b"")
     for place in sorted(parts):  # the same examples however fast each part was

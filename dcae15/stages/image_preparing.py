@@ -1,4 +1,4 @@
-"""prepare_images on Ray Data: a source of images becomes an image set."""
+"""prepare_images: a source of images becomes an image set."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import functools
 import json
 import posixpath
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,16 +15,16 @@ from numpy.typing import NDArray
 
 from dcae15 import artifacts, storage
 from dcae15.artifacts.claims import claim
-from dcae15.config import Config, DataConfig, fingerprint, result_fields
+from dcae15.cluster import Cluster
+from dcae15.config import Config, DataConfig, active_fields, fingerprint
 from dcae15.data import images as image_codec
 from dcae15.data import inspection, shapes, shards
 from dcae15.data.shards import ShardRecord
 from dcae15.data.sources import Source, deal
 from dcae15.data.sources.reading import read_images
 from dcae15.errors import DataError, StorageError
-from dcae15.orchestration.cluster import Cluster
-from dcae15.orchestration.sharding import Pool, ShardPlan, write_shards
-from dcae15.orchestration.sources import copy_of, discard, open_source, remove_copies, unpack
+from dcae15.stages.shard_writing import ShardPlan, write_shards
+from dcae15.stages.source_opening import copy_of, discard, open_source, remove_copies, unpack
 
 DRAWN_PER_PLAN = 500
 
@@ -129,14 +128,13 @@ def prepare_images(config: Config, cluster: Cluster, *, uri: str, fingerprint: s
             ``uri/rejected.jsonl``.
     """
     data = config.data
-    pool = decoders(cluster)
     drawn = data.source == "shapes"
     root = draw_shapes(config, cluster) if drawn else data.source
     remove_copies(config.storage)
     source = open_source(config, cluster, root, "folder" if drawn else data.kind)
     copy = copy_of(config, source, fingerprint) if source.kind == "parquet" else ""
     try:
-        _write(config, pool, unpack(copy, cluster, source, uri) if copy else source, uri, fingerprint)
+        _write(config, cluster, unpack(copy, cluster, source, uri) if copy else source, uri, fingerprint)
     except StorageError:
         if not artifacts.finished(uri):  # else another job made the image set meanwhile, and removed the copy
             raise
@@ -146,7 +144,7 @@ def prepare_images(config: Config, cluster: Cluster, *, uri: str, fingerprint: s
         remove_copies(config.storage)  # also that of a source that was mended since
 
 
-def _write(config: Config, pool: Pool, source: Source, uri: str, fingerprint: str) -> None:
+def _write(config: Config, cluster: Cluster, source: Source, uri: str, fingerprint: str) -> None:
     """Write the shards and the manifest of an image set."""
     data = config.data
     plans = {
@@ -157,20 +155,19 @@ def _write(config: Config, pool: Pool, source: Source, uri: str, fingerprint: st
         for split, items in (("train", source.train), ("val", source.val))
     }
 
-    def enough_good(records: list[ShardRecord]) -> None:
-        _check_rejects(uri, source, records, data.max_bad_fraction)
-
+    losses = _Losses(uri, source, data.max_bad_fraction)
     records = write_shards(
+        cluster,
         "prepare_images",
         uri,
         plans["train"] + plans["val"],
         functools.partial(PrepareWriter, uri, data),
-        pool,
-        after_each=enough_good,
+        cluster.resources.decoders(),
+        losses.add,
     )
-    enough_good(records)
+    losses.check()
     rejected = [item for record in records for item in record.rejected]
-    storage.write_bytes(storage.join(uri, "rejected.jsonl"), "".join(json.dumps(r) + "\n" for r in rejected).encode())
+    storage.write_bytes(storage.join(uri, "rejected.jsonl"), _lines(rejected))
     splits = {
         split: artifacts.Split(
             tuple(r.shard for r in records if r.shard.path.startswith(split + "/") and r.shard.count)
@@ -185,21 +182,14 @@ def _write(config: Config, pool: Pool, source: Source, uri: str, fingerprint: st
         encoding="png" if data.crop == "random" else data.encoding,
         crop=data.crop,
         splits=splits,
-        rejected=dict(Counter(item["reason"] for item in rejected)) | _left_out(records),
+        rejected=losses.reasons(),
         source=data.source,
     ).commit()
 
 
-def decoders(cluster: Cluster) -> Pool:
-    """Return a pool of half as many actors again as there are CPUs: some always wait for storage."""
-    cpus = max(1, cluster.cpus)
-    actors = cpus + (cpus + 1) // 2
-    return Pool(least=actors, most=actors, cpus=int(100 * cpus / actors) / 100)  # rounded down, or they do not fit
-
-
 def drawn_source(config: Config) -> str:
     """Return the folder that the embedded images are drawn into."""
-    name = fingerprint("shapes", result_fields(config.data.shapes))
+    name = fingerprint("shapes", active_fields(config.data.shapes, config))
     return storage.join(config.storage, "sources", f"shapes-{name}")
 
 
@@ -217,27 +207,41 @@ def draw_shapes(config: Config, cluster: Cluster) -> str:
     with claim(config.storage, posixpath.basename(root), lambda line: print(f"draw_shapes: {line}", flush=True)):
         if not storage.exists(marker):  # image sets of several resolutions or seeds share what they are made of
             writer = functools.partial(DrawWriter, root, root, config.data)
-            write_shards("draw_shapes", root, plans, writer, decoders(cluster))
+            write_shards(cluster, "draw_shapes", root, plans, writer, cluster.resources.decoders())
             storage.write_json(marker, {"images": shape.images + shape.val_images})
     return root
 
 
-def _left_out(records: Sequence[ShardRecord]) -> dict[str, int]:
-    """Return how many images were left out because they are too small, under the reason; nothing if none."""
-    count = sum(record.statistics.get(image_codec.LEFT_OUT, 0) for record in records)
-    return {image_codec.LEFT_OUT: count} if count else {}
+class _Losses:
+    """What was quarantined or left out so far, and whether that is too much."""
+
+    def __init__(self, uri: str, source: Source, share: float) -> None:
+        self.uri, self.source, self.share = uri, source, share
+        self.rejected: list[dict[str, str]] = []
+        self.left_out = 0
+
+    def add(self, record: ShardRecord) -> None:
+        self.rejected += record.rejected
+        self.left_out += record.statistics.get(image_codec.LEFT_OUT, 0)
+        self.check()
+
+    def reasons(self) -> dict[str, int]:
+        """Return how many images were lost for which reason."""
+        too_small = {image_codec.LEFT_OUT: self.left_out} if self.left_out else {}
+        return dict(Counter(item["reason"] for item in self.rejected)) | too_small
+
+    def check(self) -> None:
+        """Raise DataError when there are too many; all of them are written down then."""
+        if inspection.acceptable(self.source.count, len(self.rejected), self.left_out, self.share):
+            return
+        path = storage.join(self.uri, "rejected.jsonl")
+        try:
+            storage.write_bytes(path, _lines(self.rejected))
+        except StorageError:
+            path = "(the list could not be written)"
+        examples = [f"{item['id']}: {item['detail']}" for item in self.rejected[:3]]
+        raise DataError(f"{inspection.refusal(self.source, self.reasons(), self.share, examples)} All bad ones: {path}")
 
 
-def _check_rejects(uri: str, source: Source, records: list[ShardRecord], share: float) -> None:
-    left_out = _left_out(records)
-    if inspection.acceptable(source.count, sum(len(r.rejected) for r in records), sum(left_out.values()), share):
-        return
-    rejected = [item for record in records for item in record.rejected]
-    path = storage.join(uri, "rejected.jsonl")
-    try:
-        storage.write_bytes(path, "".join(json.dumps(r) + "\n" for r in rejected).encode())
-    except StorageError:
-        path = "(the list could not be written)"
-    reasons = Counter(r["reason"] for r in rejected) + Counter(left_out)
-    examples = [f"{r['id']}: {r['detail']}" for r in rejected[:3]]
-    raise DataError(f"{inspection.refusal(source, reasons, share, examples)} All bad ones: {path}")
+def _lines(rejected: list[dict[str, str]]) -> bytes:
+    return "".join(json.dumps(item) + "\n" for item in rejected).encode()

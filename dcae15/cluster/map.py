@@ -1,0 +1,225 @@
+"""Many items over a pool of actors that grows with the cluster; what dies is replaced, and an item that kills is named."""
+
+from __future__ import annotations
+
+import math
+import pickle
+import time
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Sized
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+import ray
+import torch
+from ray.exceptions import RayError, RayTaskError
+
+from dcae15.cluster.resources import Pool
+from dcae15.errors import DataError, Dcae15Error
+
+AHEAD = 2
+"""Items that an actor has: one in hand, and one that waits for it."""
+RETRIES = 3
+"""How often an item is tried again whose worker died, and a worker that died before its first item."""
+PROGRESS_SECONDS = 3
+
+
+@ray.remote(
+    max_restarts=0, max_task_retries=0, scheduling_strategy="DEFAULT"
+)  # not within what a trial of a sweep reserved
+class _Actor:
+    """Makes a worker and hands it items, all in one thread.
+
+    A pool of computing threads belongs to the thread that started it, and where two pools exceed the CPUs, OpenMP halves the
+    speed of both. Results are pickled: Ray would leave large ones in its object store for as long as the driver uses them.
+    """
+
+    def start(self, make_worker: Callable[[], Callable[[Any], Any]], threads: int) -> Dcae15Error | None:
+        torch.set_num_threads(threads)
+        try:
+            self.worker = make_worker()
+        except Dcae15Error as error:  # returned: raised, Ray would wrap it, and log its trace
+            return error
+        return None
+
+    def work(self, item: Any) -> bytes:
+        try:
+            return pickle.dumps(self.worker(item))
+        except Dcae15Error as error:
+            return pickle.dumps(error)
+
+
+@dataclass
+class _Item:
+    place: int
+    item: Any
+    deaths: int = 0
+
+
+@dataclass(eq=False)
+class _Member:
+    """An actor of the pool, and what it has, oldest first."""
+
+    handle: Any
+    has: deque[tuple[Any, _Item]] = field(default_factory=deque)
+
+
+class _Crew:
+    """The actors that are there or on their way, and the items that are left.
+
+    An actor says first that it has started, and gets items from then on: nothing waits in the hands of one that never comes.
+    """
+
+    def __init__(self, name: str, make_worker: Any, items: Iterable[Any], pool: Pool, describe: Callable[[Any], str]):
+        self.name, self.pool, self.describe = name, pool, describe
+        self.make_worker = ray.put(make_worker)
+        self.coming = (_Item(place, item) for place, item in enumerate(items))
+        self.left = len(items) if isinstance(items, Sized) else math.inf
+        self.again: deque[_Item] = deque()  # before those that are coming
+        self.starting: dict[Any, _Member] = {}
+        self.working: dict[Any, _Member] = {}  # by each thing that they do
+        self.members: set[_Member] = set()  # that have started
+        self.died_starting = 0
+
+    def results(self) -> Generator[tuple[int, Any, Any], None, None]:
+        while True:
+            self._staff()
+            under_way = [*self.working, *self.starting]
+            if not under_way:
+                return
+            (done,), _ = ray.wait(under_way, num_returns=1)
+            if done in self.starting:
+                self._welcome(done, self.starting.pop(done))
+                continue
+            member = self.working[done]
+            ref, item = member.has[0]  # it works in order; when it dies, the oldest was in its hands
+            try:
+                result = pickle.loads(ray.get(ref))  # noqa: S301  # ours, from our own actor
+            except RayTaskError:
+                raise  # a mistake in code
+            except RayError as error:
+                self._lose(member, error)
+                continue
+            if isinstance(result, Dcae15Error):
+                raise result
+            member.has.popleft()
+            del self.working[ref]
+            self._hand_out(member)
+            yield item.place, item.item, result
+
+    def stop(self) -> None:
+        for member in [*self.members, *self.starting.values()]:
+            self._dismiss(member)
+
+    def _staff(self) -> None:
+        """Start actors while there is more to do than those that run can take; dismiss those without work."""
+        if not self._has_more():
+            idle = [member for member in self.members if not member.has]
+            for member in [*idle, *self.starting.values()]:
+                self._dismiss(member)
+            self.starting.clear()
+            self.members.difference_update(idle)
+        elif not self.starting:
+            for _ in range(int(min(max(self.pool.least, len(self.members)), self._may_come()))):
+                handle: Any = _Actor.options(num_cpus=self.pool.cpus, num_gpus=self.pool.gpus).remote()
+                self.starting[handle.start.remote(self.make_worker, self.pool.threads)] = _Member(handle)
+
+    def _may_come(self) -> float:
+        """How many more actors there would be work and leave for."""
+        return min(self.left, (self.pool.most or math.inf) - len(self.members))
+
+    def _welcome(self, started: Any, member: _Member) -> None:
+        try:
+            error: Dcae15Error | None = ray.get(started)
+        except RayTaskError:
+            raise
+        except RayError as died:
+            self._dismiss(member)
+            self.died_starting += 1
+            if self.died_starting > RETRIES:
+                raise DataError(
+                    f"{self.name}: a worker died each time before its first item ({type(died).__name__}). If its memory did "
+                    "not suffice, give the workers more, or run fewer at once."
+                ) from died
+            return
+        if error is not None:
+            raise error
+        self.died_starting = 0
+        self.members.add(member)
+        self._hand_out(member)
+
+    def _hand_out(self, member: _Member) -> None:
+        """Give an actor an item, and one ahead unless another actor may come and begin with that at once."""
+        while len(member.has) < AHEAD and self._has_more() and (not member.has or self.left > self._may_come()):
+            item = self.again.popleft()
+            self.left -= 1
+            ref = member.handle.work.remote(item.item)
+            member.has.append((ref, item))
+            self.working[ref] = member
+
+    def _has_more(self) -> bool:
+        if not self.again and (following := next(self.coming, None)) is not None:
+            self.again.append(following)
+        return bool(self.again)
+
+    def _lose(self, member: _Member, error: RayError) -> None:
+        """Take back what a dead actor had; the item in its hands is to blame."""
+        blamed = member.has[0][1]
+        blamed.deaths += 1
+        if blamed.deaths > RETRIES:
+            raise DataError(
+                f"{self.name}: the worker of {self.describe(blamed.item)} died each time ({type(error).__name__}). If its memory "
+                "did not suffice, give the workers more, or run fewer at once; else the file may crash the library that reads "
+                "it: look at it."
+            ) from error
+        for ref, item in reversed(member.has):
+            del self.working[ref]
+            self.again.appendleft(item)
+        self.left += len(member.has)
+        self.members.discard(member)
+        self._dismiss(member)
+
+    def _dismiss(self, member: _Member) -> None:
+        with suppress(RayError):  # it may be dead already
+            ray.kill(member.handle)
+
+
+def run_pool(
+    name: str,
+    make_worker: Callable[[], Callable[[Any], Any]],
+    items: Iterable[Any],
+    pool: Pool,
+    describe: Callable[[Any], str],
+) -> Generator[tuple[int, Any, Any], None, None]:
+    """Yield (place, item, result) as they are done; see `dcae15.cluster.Cluster.map`."""
+    crew = _Crew(name, make_worker, items, pool, describe)
+    try:
+        yield from crew.results()
+    finally:
+        crew.stop()
+
+
+class Progress:
+    """A line at least every few seconds while things are done."""
+
+    def __init__(self, name: str, unit: str, total: int, done: int) -> None:
+        self.name, self.unit, self.total, self.done, self.before = name, unit, total, done, done
+        self.began = self.printed = time.perf_counter()
+        if done:
+            print(f"{name}: {done:,} of {total:,} {unit} were done before; continuing", flush=True)
+
+    def advance(self, count: int) -> None:
+        """Count what is done, and say it when it is time."""
+        self.done += count
+        now = time.perf_counter()
+        if now - self.printed < PROGRESS_SECONDS and self.done < self.total:
+            return
+        self.printed = now
+        rate = (self.done - self.before) / max(now - self.began, 1e-9)
+        eta = int((self.total - self.done) / max(rate, 1e-9))
+        speed = f"{rate:,.0f}" if rate >= 10 else f"{rate:.1f}"
+        print(
+            f"{self.name}: {self.done:,}/{self.total:,} {self.unit}  {speed} {self.unit}/s  ETA {eta // 60}:{eta % 60:02d}",
+            flush=True,
+        )
