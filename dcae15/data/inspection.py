@@ -26,7 +26,7 @@ _DIGEST = 16
 
 
 @dataclass
-class Findings:
+class SourceFindings:
     """What was found in some images.
 
     Attributes:
@@ -47,7 +47,7 @@ class Findings:
     examples: dict[str, list[str]] = field(default_factory=dict)
     digests: bytes = b""
 
-    def add(self, other: Findings) -> None:
+    def add(self, other: SourceFindings) -> None:
         """Add what was found in other images, except their digests."""
         self.bytes += other.bytes
         self.left_out += other.left_out
@@ -58,7 +58,7 @@ class Findings:
             known += examples[: EXAMPLES - len(known)]
 
 
-def inspect(images: pa.Table, kind: str, data: DataConfig) -> Findings:
+def inspect(images: pa.Table, kind: str, data: DataConfig) -> SourceFindings:
     """Read and decode images as prepare_images does.
 
     Args:
@@ -66,7 +66,7 @@ def inspect(images: pa.Table, kind: str, data: DataConfig) -> Findings:
         kind: kind of the source.
         data: what is wanted of an image.
     """
-    found = Findings()
+    found = SourceFindings()
     digests = []
     for name, content in zip(images.column("id").to_pylist(), _contents(images, kind), strict=True):
         digests.append(hashlib.blake2b(content, digest_size=_DIGEST).digest() if content else bytes(_DIGEST))
@@ -147,7 +147,7 @@ def duplicates(source: Source, digests: NDArray[np.uint8]) -> Duplicates:
     return Duplicates(len(repeated), across, pairs)
 
 
-def report(source: Source, found: Findings, same: Duplicates) -> str:
+def report(source: Source, found: SourceFindings, same: Duplicates) -> str:
     """Return what was found as text."""
     lines = []
     for split, table in (("train", source.train), ("val", source.val)):

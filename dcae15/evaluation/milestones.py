@@ -10,8 +10,8 @@ from dcae15 import artifacts, storage
 from dcae15.config import Config
 from dcae15.data.disk_cache import disk_cache
 from dcae15.data.stream import ImageStream
-from dcae15.evaluation.generation import compare_features, generate, require_decoder, require_size
-from dcae15.evaluation.measure import features_of
+from dcae15.evaluation.evaluate_run import features_of
+from dcae15.evaluation.generation import compare_with_real, generate, require_decoder, require_size
 from dcae15.library import load_autoencoder, load_denoiser
 
 Row = dict[str, float]
@@ -66,14 +66,8 @@ def measure_milestone(
     count = min(config.evaluation.milestone_images or config.sampling.images, image_set.splits["val"].count)
     stream = ImageStream(image_set, "val", count, disk_cache(config.scaling, image_set.uri))
     real = np.concatenate([network.features(batch) for batch, _ in stream.by_shard()])
-    fake, right = [], 0
-    for batch, labels in generate(snapshot, decoder, config.sampling, 0, count):
-        features, guesses = network.features_and_labels(batch)
-        fake.append(features)
-        right += int((guesses == np.array(labels)).sum())
-    measured = compare_features(real, np.concatenate(fake), neighbours=config.evaluation.neighbours)
-    if network.num_classes == len(image_set.class_names) > 1:
-        measured["class_accuracy"] = right / count
+    generated = generate(snapshot, decoder, config.sampling, 0, count)
+    measured = compare_with_real(network, generated, real, config.evaluation.neighbours)
     row = {"images": float(made.images_seen), **{f"{k}.generated": v for k, v in measured.items()}}
     storage.write_json(path, row)
     return row

@@ -71,12 +71,12 @@ class Fold:
         try:
             self._dispatch(stage, cluster, child)
         except BaseException as error:
-            tracking.open_tracker(child).finish("FAILED" if isinstance(error, Exception) else "KILLED")
+            tracking.Tracker(child).finish("FAILED" if isinstance(error, Exception) else "KILLED")
             if isinstance(error, Dcae15Error):
                 raise type(error)(f"{stage.name}: {error}") from error
             raise
         seconds = time.perf_counter() - began
-        tracker = tracking.open_tracker(child)
+        tracker = tracking.Tracker(child)
         if stage.kind in ("images", "latents"):
             manifest = artifacts.read_manifest(stage.uri)
             tracker.metrics(set_metrics(manifest, None if continued else seconds), step=0)
@@ -133,7 +133,7 @@ class Fold:
     def _measure_milestone(self, measures: Stage, images: int, cluster: Cluster, tracker: tracking.TrackerSpec) -> None:
         inputs = {**measures.inputs, "denoiser": snapshot_uri(measures.inputs["denoiser"], images)}
         row = measure.milestone(self._config, cluster, inputs, measures.uri)
-        tracking.open_tracker(tracker).metrics({k: v for k, v in row.items() if k != "images"}, step=images)
+        tracking.Tracker(tracker).metrics({k: v for k, v in row.items() if k != "images"}, step=images)
         self._hear(row)
 
     def _hear(self, row: Row) -> None:

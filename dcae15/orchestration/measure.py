@@ -12,7 +12,7 @@ from ray.exceptions import RayTaskError
 
 from dcae15 import tracking
 from dcae15.config import Config
-from dcae15.evaluation.measure import evaluate as measure
+from dcae15.evaluation.evaluate_run import evaluate as measure
 from dcae15.evaluation.milestones import Row, measure_milestone
 from dcae15.orchestration.cluster import Cluster, user_error
 from dcae15.orchestration.console import Say, console
@@ -30,20 +30,19 @@ def evaluate(
     uri: str,
     fingerprint: str,
 ) -> None:
-    """Run `dcae15.evaluation.measure.evaluate` in one task; track its headline numbers.
+    """Run `dcae15.evaluation.evaluate_run.evaluate` in one task; track its headline numbers.
 
     The task has all CPUs of a local machine, some of a cluster's node, and a GPU where there are any.
     """
     arguments = {
         "images": inputs["images"],
         "autoencoders": {arm: inputs[role] for role, arm in ARMS.items() if role in inputs},
-        "denoiser": inputs.get("denoiser", ""),
         "samples": inputs.get("samples", ""),
         "uri": uri,
         "fingerprint": fingerprint,
     }
     scalars = _on_cluster(measure, config, cluster, arguments)
-    tracking.open_tracker(tracker).metrics(scalars, step=0)
+    tracking.Tracker(tracker).metrics(scalars, step=0)
 
 
 def milestone(config: Config, cluster: Cluster, inputs: dict[str, str], uri: str) -> Row:

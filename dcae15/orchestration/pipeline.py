@@ -176,5 +176,5 @@ def _run(config: Config, stages: Sequence[Stage]) -> tuple[dict[str, float], tra
         outcome = "KILLED"
         raise
     finally:
-        tracking.open_tracker(parent).finish(outcome)
+        tracking.Tracker(parent).finish(outcome)
     return seconds, parent

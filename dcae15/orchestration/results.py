@@ -11,7 +11,7 @@ from PIL import Image
 
 from dcae15 import artifacts, storage, tracking
 from dcae15.config import Config, dump, images_of, phases_of, warnings_for, whole_batches
-from dcae15.evaluation.measure import read_pictures
+from dcae15.evaluation.evaluate_run import read_pictures
 from dcae15.orchestration.plan import Stage
 from dcae15.report.data import ReportData, Rows, StageSummary, in_order
 from dcae15.report.figures import pictures
@@ -46,7 +46,7 @@ def write_report(
     data = gather(config, stages, seconds)
     uri = report_uri(config, stages)
     folder = uri.rsplit("/", 1)[0]
-    tracker = tracking.open_tracker(parent)
+    tracker = tracking.Tracker(parent)
     drawn = pictures(data)
     for name, png in drawn.items():
         storage.write_bytes(storage.join(folder, f"{name}.png"), png)

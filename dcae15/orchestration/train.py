@@ -123,7 +123,7 @@ def _worker(loop: dict[str, Any]) -> Dcae15Error | None:
     """
     torch.set_num_threads(loop["threads"])
     runtime = RayRuntime(loop["say"], alone=loop.get("alone", False))
-    tracker = tracking.open_tracker(loop["tracker"] if runtime.rank == 0 else tracking.TrackerSpec())
+    tracker = tracking.Tracker(loop["tracker"] if runtime.rank == 0 else tracking.TrackerSpec())
     try:
         loop["function"](loop["config"], runtime=runtime, tracker=tracker, **loop["stage"])
     except (ConfigError, ArtifactError, TrainingError, WeightsError) as error:

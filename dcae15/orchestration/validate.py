@@ -38,9 +38,9 @@ def validate(config: Config, cluster: Cluster) -> str:
     everything = pa.concat_tables([source.train, source.val]).unify_dictionaries().combine_chunks()
     places = _chunks(everything, source.kind)
     chunks = [sources.take(everything, rows) for rows in places]
-    found, digests = inspection.Findings(), np.zeros((source.count, 16), np.uint8)
+    found, digests = inspection.SourceFindings(), np.zeros((source.count, 16), np.uint8)
     work = functools.partial(_inspect, source.kind, config.data)
-    parts: dict[int, inspection.Findings] = {}
+    parts: dict[int, inspection.SourceFindings] = {}
     for place, part in fan_out("validate", work, chunks, cluster.cpus, "parts", _between):
         digests[places[place]] = np.frombuffer(part.digests, np.uint8).reshape(-1, 16)
         parts[place] = dataclasses.replace(part, digests=b"")
@@ -53,7 +53,7 @@ def validate(config: Config, cluster: Cluster) -> str:
     return "prepare_images would succeed"
 
 
-def _inspect(kind: str, data: DataConfig, chunk: pa.Table) -> inspection.Findings:
+def _inspect(kind: str, data: DataConfig, chunk: pa.Table) -> inspection.SourceFindings:
     return inspection.inspect(chunk, kind, data)
 
 

@@ -16,9 +16,9 @@ from ray.data import ActorPoolStrategy
 from dcae15 import artifacts, storage
 from dcae15.artifacts import ImageSet, LatentSet
 from dcae15.config import Config
-from dcae15.data.findings import Findings
+from dcae15.data.findings import LatentFindings
+from dcae15.data.latent_set_check import check_whole, plan_checks
 from dcae15.data.shard_check import ShardChecker, ShardResult, ShardTask
-from dcae15.data.verify import check_whole, plan_checks
 from dcae15.errors import ArtifactError, ConfigError, DataError, Dcae15Error
 from dcae15.library import load_autoencoder
 from dcae15.orchestration.cluster import Cluster, connect
@@ -59,7 +59,7 @@ def verify(config: Config, cluster: Cluster, *, latents: str, images: str = "", 
         DataError: the set is not what it should be; the message lists what was found.
     """
     began = time.perf_counter()
-    latent_set, findings = LatentSet.open(latents), Findings()
+    latent_set, findings = LatentSet.open(latents), LatentFindings()
     image_set = ImageSet.open(images) if images else None
     if autoencoder and (given := artifacts.Autoencoder.open(autoencoder).fingerprint) != latent_set.spec.autoencoder:
         findings.add(

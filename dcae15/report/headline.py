@@ -8,7 +8,6 @@ from dcae15.channels import nearest_prefix
 from dcae15.report.data import ReportData, Rows
 from dcae15.report.measures import MEASURES, NOT_MEASURED, Measure, measured, number
 
-
 CONTROLS = {"random": "the control with random masks"}
 """How sentences call an arm other than the baseline; its name does where nothing is said here."""
 

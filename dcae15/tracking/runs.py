@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import logging
 import os
-import platform
 import socket
 import subprocess
 from collections.abc import Mapping
@@ -13,6 +11,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dcae15.artifacts import environment
 from dcae15.config import Config, fingerprint, result_fields
 from dcae15.config.fields import leaves
 from dcae15.errors import ConfigError
@@ -41,7 +40,7 @@ def start_pipeline_run(config: Config, storage_root: str, name: str) -> TrackerS
         name: name of the run in MLflow.
 
     Returns:
-        What ``open_tracker`` and ``start_stage_run`` need; an empty spec when tracking is switched off.
+        What ``Tracker`` and ``start_stage_run`` need; an empty spec when tracking is switched off.
 
     Raises:
         ConfigError: the tracking URI cannot be used.
@@ -107,7 +106,7 @@ def start_stage_run(
     except Exception as error:
         _log.warning("tracking failed; stage %s goes on untracked: %s", stage, _reason(error))
         return TrackerSpec()
-    return TrackerSpec(parent.uri, parent.experiment_id, run_id, parent.run_id)
+    return TrackerSpec(parent.uri, parent.experiment_id, run_id)
 
 
 def finish_tree(spec: TrackerSpec, status: Status) -> None:
@@ -197,28 +196,17 @@ def _mark_abandoned(client: MlflowClient, experiment_id: str) -> None:
 def _alive(process: int) -> bool:
     try:
         os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
+    except OSError as error:
+        return isinstance(error, PermissionError)  # somebody else's
     return True
 
 
 @cache
 def _environment() -> dict[str, str]:
-    versions = [f"{package} {_version(package)}" for package in ("dcae15", "torch", "ray", "mlflow")]
-    system = [f"python {platform.python_version()}", platform.platform()]
-    tags = {"dcae15.environment": ", ".join(versions + system)}
+    tags = {"dcae15.environment": ", ".join(f"{name} {value}" for name, value in environment().items())}
     if commit := _commit(Path(__file__)):
         tags["mlflow.source.git.commit"] = commit
     return tags
-
-
-def _version(package: str) -> str:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return "unknown"
 
 
 def _commit(file: Path) -> str:

@@ -30,8 +30,8 @@ from dcae15.config import (
 )
 from dcae15.config.graph import autoencoder_spec
 from dcae15.data.disk_cache import disk_cache
+from dcae15.data.latent_statistics import normalisation
 from dcae15.data.loader import Batch, image_batches, latent_batches
-from dcae15.data.statistics import normalisation
 from dcae15.errors import ConfigError
 from dcae15.library import load_autoencoder
 from dcae15.losses.perceptual import LPIPS, load_lpips

@@ -19,7 +19,7 @@ from dcae15.orchestration.cluster import Cluster, Session
 from dcae15.orchestration.fold import Fold
 from dcae15.orchestration.plan import Stage, plan
 from dcae15.runtime import LocalRuntime
-from dcae15.tracking import NullTracker, TrackerSpec
+from dcae15.tracking import Tracker, TrackerSpec
 from dcae15.training.stages import snapshot_uri, train_diffusion
 from tests.latent_sets import make_autoencoder, make_images, make_latents
 
@@ -114,7 +114,7 @@ def test_training_with_measures_ends_with_the_bits_of_an_uninterrupted_one(finis
         uri=str(tmp_path),
         fingerprint="x",
         runtime=LocalRuntime(device=torch.device("cpu")),
-        tracker=NullTracker(),
+        tracker=Tracker(),
     )
     plain = (tmp_path / "weights.safetensors").read_bytes() + (tmp_path / "weights_raw.safetensors").read_bytes()
     assert finished[0].weights() == plain

@@ -50,7 +50,7 @@ def assemble(listing: Listing, tables: Sequence[pa.Table], selection: Selection)
         if table.column(name).null_count:
             row = int(np.flatnonzero(table.column(name).is_null().to_numpy())[0])
             raise DataError(f"{where(row)} has no {name}.")
-    places, folder = table.column("uri").to_pylist(), labels.parent(uri)
+    places, folder = table.column("uri").to_pylist(), uri.rpartition("/")[0] or "/"
     ids = [_without_query(place) for place in places]
     if "id" in table.column_names:
         ids = [own or place for own, place in zip(table.column("id").to_pylist(), ids, strict=True)]
