@@ -59,13 +59,7 @@ class SourceFindings:
 
 
 def inspect(images: pa.Table, kind: str, data: DataConfig) -> SourceFindings:
-    """Read and decode images as prepare_images does.
-
-    Args:
-        images: rows of a source; of one file, ascending, where the kind is ``parquet``.
-        kind: kind of the source.
-        data: what is wanted of an image.
-    """
+    """Read and decode images as prepare_images does."""
     found = SourceFindings()
     digests = []
     for name, content in zip(images.column("id").to_pylist(), _contents(images, kind), strict=True):
@@ -156,11 +150,7 @@ def report(source: Source, found: SourceFindings, same: Duplicates) -> str:
         lines.append(
             f"{split:<6} {table.num_rows:>10,} images of {int((sizes > 0).sum()):,} classes; least, median, most of a class: {each}"
         )
-    edges = [
-        "below 256",
-        *(f"{a} to {b - 1}" for a, b in itertools.pairwise(BUCKETS)),
-        f"{BUCKETS[-1]} and more",
-    ]
+    edges = ["below 256", *(f"{a} to {b - 1}" for a, b in itertools.pairwise(BUCKETS)), f"{BUCKETS[-1]} and more"]
     lines.append(f"bytes  {found.bytes:>10,}")
     lines.append(f"formats: {_counts(found.formats) or 'none'}")
     lines.append("shorter side in pixels: " + ", ".join(f"{edge}: {found.sides[i]:,}" for i, edge in enumerate(edges)))
@@ -181,14 +171,7 @@ def acceptable(total: int, bad: int, left_out: int, share: float) -> bool:
 
 
 def refusal(source: Source, reasons: Mapping[str, int], share: float, examples: Sequence[str] = ()) -> str:
-    """Return why an image set cannot be made, and what to do; empty when it can.
-
-    Args:
-        source: the source.
-        reasons: images that are bad or left out, by reason.
-        share: ``data.max_bad_fraction``.
-        examples: descriptions of bad images.
-    """
+    """Return why an image set cannot be made, and what to do; empty when it can."""
     total, left_out = source.count, reasons.get(image_codec.LEFT_OUT, 0)
     bad = sum(reasons.values()) - left_out
     if acceptable(total, bad, left_out, share):

@@ -27,14 +27,7 @@ MOST_SHARDS_ENCODED = 1_024
 def plan_checks(
     latent_set: LatentSet, image_set: ImageSet | None, encode_again: bool, findings: LatentFindings
 ) -> list[ShardTask]:
-    """Compare the manifest with itself, with the files that are there, and with the image set; return what is left to check.
-
-    Args:
-        latent_set: the latent set.
-        image_set: the images that it should be made from, if they are to be compared.
-        encode_again: whether some latents are to be encoded again.
-        findings: where findings go.
-    """
+    """Compare the manifest with itself, with the files that are there, and with the image set; return what is left to check."""
     _check_manifest(latent_set, findings)
     listed = {shard.path: (split, shard) for split, content in latent_set.splits.items() for shard in content.shards}
     found = {info.path for info in storage.list_files(latent_set.uri)}

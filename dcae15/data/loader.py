@@ -51,17 +51,6 @@ class Batches:
 
     A thread prepares batches ahead of their use; others read the shards of the next window while this one is used.
 
-    Args:
-        cache: the shards.
-        order: the order of rows.
-        assemble: makes the inputs of a batch from its values and the stream positions of its rows.
-        batch_size: rows of a global batch; must be a multiple of ``world``.
-        start: images seen so far.
-        rank: which part of each batch.
-        world: how many parts.
-        depth: batches prepared ahead.
-        pin: keep inputs in pinned memory, from which a GPU copies while it computes.
-
     Raises:
         ConfigError: the batch cannot be shared evenly.
     """

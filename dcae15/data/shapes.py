@@ -31,13 +31,6 @@ def draw(index: int, *, split: str, seed: int, resolution: int, classes: int) ->
 
     Everything but the object follows from (seed, split, index) alone: ``classes`` changes only which object is drawn.
 
-    Args:
-        index: Number of the image in its split, 0 or more.
-        split: "train" or "val".
-        seed: Seed of the whole set, 0 or more.
-        resolution: Side of the image in pixels.
-        classes: How many of CLASS_NAMES take part, 2 to 12.
-
     Returns:
         The image, uint8 (resolution, resolution, 3), and its label ``index % classes``, which is balanced.
     """

@@ -68,15 +68,7 @@ class ShardResult:
 
 
 class ShardChecker:
-    """Checks one shard after another; runs anywhere, without Ray too.
-
-    Args:
-        latents: URI of the latent set.
-        images: URI of the image set; empty leaves out what needs it.
-        autoencoder: the autoencoder on ``device``; None leaves out encoding again.
-        batch_size: images encoded at once.
-        device: where to encode.
-    """
+    """Checks one shard after another; runs anywhere, without Ray too."""
 
     def __init__(
         self,

@@ -94,14 +94,7 @@ def intact(shard: Shard, data: bytes) -> bool:
 def read_shard(
     root: str, shard: Shard, *, columns: Sequence[str] | None = None, disk: DiskCache | None = None
 ) -> pa.Table:
-    """Read a shard; raise DataError when it is not what was written.
-
-    Args:
-        root: URI of the artifact.
-        shard: which one.
-        columns: names of the columns to decode; None means all.
-        disk: keeps what came over the network.
-    """
+    """Read a shard; raise DataError when it is not what was written."""
     uri = storage.join(root, shard.path)
 
     def fetch() -> bytes:

@@ -131,14 +131,6 @@ def measure_arm(
 ) -> ArmMeasures:
     """Measure one autoencoder, in one pass over the images: memory does not grow with their number.
 
-    Args:
-        autoencoder: on ``device``, in evaluation mode.
-        prefixes: numbers of front channels, ascending; the last is all of them.
-        probes: the images.
-        settings: how many images for what.
-        perceptual: LPIPS, on ``device``; None leaves it out.
-        device: where to compute.
-
     Raises:
         DataError: the decoder returns images of another size, or pixels that are not finite.
     """
@@ -188,12 +180,7 @@ class _Prefix:
     """What is measured of the reconstructions from one prefix, over images that come in parts."""
 
     def __init__(
-        self,
-        prefix: int,
-        probes: Probes,
-        shown: int,
-        perceptual: PerceptualDistance | None,
-        device: torch.device | str,
+        self, prefix: int, probes: Probes, shown: int, perceptual: PerceptualDistance | None, device: torch.device | str
     ) -> None:
         self.prefix, self.probes = prefix, probes
         self.perceptual, self.device = perceptual, device

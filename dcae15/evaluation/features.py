@@ -36,10 +36,6 @@ class FeatureNetwork(nn.Module):
 
     Trained on classes, or on telling rotations apart where there is only one class. What it calls near is what its
     images taught it, so its Fréchet distance is no FID and compares only under the same ``digest``.
-
-    Args:
-        resolution: side of the images in pixels, at least 16.
-        num_classes: classes of the image set, at least 1.
     """
 
     def __init__(self, resolution: int, num_classes: int) -> None:

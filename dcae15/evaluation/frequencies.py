@@ -65,10 +65,6 @@ class BandShares:
 
     A share is 1 for a perfect reconstruction, 0 for one no better than m, negative for a worse one; 0 by definition
     where the images have nothing in the band.
-
-    Args:
-        mean_image_HWC: m, the mean image of the whole set.
-        device: where to transform.
     """
 
     def __init__(self, mean_image_HWC: np.ndarray, device: torch.device | str = "cpu") -> None:

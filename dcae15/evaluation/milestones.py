@@ -37,14 +37,7 @@ def measure_milestone(
 ) -> Row:
     """Measure a denoiser as it was at a milestone, unless that was done before.
 
-    Args:
-        config: sampling and evaluation settings.
-        images: URI of the image set.
-        autoencoder: URI of the autoencoder.
-        denoiser: URI of the snapshot, see `dcae15.training.stages.snapshot_uri`.
-        uri: of the milestones' artifact, below which the row is written.
-        device: where to compute.
-        say: shows progress to the user.
+    ``denoiser`` is the URI of the snapshot, ``uri`` that of the milestones' artifact, below which the row is written.
 
     Returns:
         ``images`` (seen), and ``frechet_distance.generated`` and the others of `METRICS`.

@@ -104,12 +104,6 @@ def lpips(
 ) -> np.ndarray:
     """Return the learned perceptual distance of each image, float64, at least 0 and 0 for equal ones (Zhang et al. 2018).
 
-    Args:
-        module: the distance, on ``device``: two sets of pixels ``B C H W`` in [-1, 1] to ``B`` numbers.
-        a_NHWC: uint8 images.
-        b_NHWC: uint8 images of the same shape.
-        device: where to compute.
-
     Raises:
         DataError: as ``psnr``.
     """

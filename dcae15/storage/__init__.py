@@ -41,7 +41,6 @@ __all__ = [
     "remove_unfinished",
     "resolve",
     "sha256",
-    "size",
     "write_bytes",
     "write_json",
     "xxh3",
@@ -118,15 +117,6 @@ def open_read(uri: str) -> BinaryIO:
     """
     uri = canonical(uri)
     return attempt(uri, "open", lambda: remote.open_read(uri) if is_remote(uri) else Path(uri).open("rb"))
-
-
-def size(uri: str) -> int:
-    """Return the size of a file in bytes.
-
-    Raises:
-        StorageError: the file does not exist or cannot be asked.
-    """
-    return file_info(uri).size
 
 
 def file_info(uri: str) -> FileInfo:

@@ -32,12 +32,8 @@ def start_pipeline_run(config: Config, storage_root: str, name: str) -> TrackerS
     """Start the run above all stages, or continue the unfinished one of the same name and config.
 
     Creates the database and the experiment where they are missing; must therefore run in the driver, before any worker
-    tracks. Runs that a killed driver of this machine left behind as RUNNING are marked KILLED.
-
-    Args:
-        config: ``config.tracking`` says where; every field is recorded as a parameter, credentials masked.
-        storage_root: path or URI that holds all artifacts.
-        name: name of the run in MLflow.
+    tracks. Runs that a killed driver of this machine left behind as RUNNING are marked KILLED. Every field of the
+    configuration is recorded as a parameter, credentials masked.
 
     Returns:
         What ``Tracker`` and ``start_stage_run`` need; an empty spec when tracking is switched off.
@@ -54,16 +50,7 @@ def start_pipeline_run(config: Config, storage_root: str, name: str) -> TrackerS
 def start_run(
     config: Config, storage_root: str, name: str, stage: str, digest: str, params: Mapping[str, Any]
 ) -> TrackerSpec:
-    """Start a run above others, or continue the unfinished one of the same kind and digest; see `start_pipeline_run`.
-
-    Args:
-        config: ``config.tracking`` says where.
-        storage_root: path or URI that holds all artifacts.
-        name: name of the run in MLflow.
-        stage: kind of work, such as ``sweep``.
-        digest: what tells this work from others of its kind.
-        params: recorded as parameters, credentials masked.
-    """
+    """Start a run above others, or continue the unfinished one of the same kind and digest; see `start_pipeline_run`."""
     if not config.tracking.enabled:
         return TrackerSpec()
     uri = database.choose_uri(config.tracking.uri, storage_root)

@@ -12,7 +12,7 @@ import pytest
 
 from dcae15 import storage
 from dcae15.data import sources
-from dcae15.data.sources import Selection
+from dcae15.data.sources import Selection, imagenet_tars
 from dcae15.errors import StorageError
 from dcae15.orchestration import sources as opening
 from tests import layouts

@@ -191,10 +191,6 @@ def _val_classes(kit: DevelopmentKit, container: Container, table: pa.Table) -> 
 def read_devkit(data: bytes, place: str) -> DevelopmentKit:
     """Read the development kit.
 
-    Args:
-        data: the whole ``ILSVRC2012_devkit_t12.tar.gz``.
-        place: where it came from, for messages.
-
     Raises:
         DataError: it is damaged, or something is missing.
     """

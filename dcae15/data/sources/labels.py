@@ -40,11 +40,7 @@ def read_names(folder: str, files: Sequence[FileInfo]) -> tuple[str, ...]:
 
 
 def assign(
-    uri: str,
-    numbers: pa.ChunkedArray,
-    texts: pa.ChunkedArray,
-    given: Sequence[str],
-    where: Callable[[int], str],
+    uri: str, numbers: pa.ChunkedArray, texts: pa.ChunkedArray, given: Sequence[str], where: Callable[[int], str]
 ) -> tuple[tuple[str, ...], NDArray[np.int32]]:
     """Return the class names and each image's label.
 
@@ -90,10 +86,7 @@ def assign(
 
 
 def names_beside(
-    labels: NDArray[np.int64],
-    texts: pa.ChunkedArray,
-    where: Callable[[int], str],
-    names: Sequence[str] = (),
+    labels: NDArray[np.int64], texts: pa.ChunkedArray, where: Callable[[int], str], names: Sequence[str] = ()
 ) -> tuple[str, ...]:
     """Return the name of each label as the texts beside them say; the number where there is none.
 

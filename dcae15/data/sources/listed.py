@@ -79,7 +79,7 @@ def columns_of(uri: str) -> list[str]:
         DataError: it is no Parquet file.
     """
     try:
-        with storage.open_range(uri, 0, storage.size(uri), 64 << 10) as file:
+        with storage.open_range(uri, 0, storage.file_info(uri).size, 64 << 10) as file:
             return pq.read_schema(file).names
     except (pa.ArrowException, OSError) as error:
         raise DataError(f"{uri} is no Parquet file, damaged or cut off ({error}). Fetch it again.") from error

@@ -114,7 +114,7 @@ def read_rows(uri: str, rows: NDArray[np.integer]) -> Iterator[bytes]:
     Raises:
         DataError: the file is damaged.
     """
-    with _opened(uri, storage.size(uri)) as file:
+    with _opened(uri, storage.file_info(uri).size) as file:
         sizes = [file.metadata.row_group(group).num_rows for group in range(file.metadata.num_row_groups)]
         starts = np.cumsum([0, *sizes])
         if len(rows) and rows[-1] >= starts[-1]:
@@ -132,11 +132,6 @@ def read_rows(uri: str, rows: NDArray[np.integer]) -> Iterator[bytes]:
 
 def unpack(images: pa.Table, root: str, name: str) -> pa.Table:
     """Copy images out of Parquet files into plain files ``root/name-000000.pack`` of some 64 MiB; return where they are now.
-
-    Args:
-        images: rows of one Parquet file, ascending.
-        root: folder of the plain files.
-        name: first part of their names.
 
     Raises:
         DataError: the Parquet file is damaged.

@@ -5,14 +5,7 @@ from skimage.data import astronaut, coffee
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from dcae15.errors import DataError
-from dcae15.evaluation.reconstruction import (
-    MAX_PSNR_DB,
-    decode_latents,
-    encode_images,
-    lpips,
-    psnr,
-    ssim,
-)
+from dcae15.evaluation.reconstruction import MAX_PSNR_DB, decode_latents, encode_images, lpips, psnr, ssim
 
 
 class SplitPixels:
