@@ -86,11 +86,7 @@ def inspect(images: pa.Table, kind: str, data: DataConfig) -> SourceFindings:
 
 
 def decode(content: bytes, data: DataConfig) -> Image.Image:
-    """Decode a file of a source, if it is wanted.
-
-    Raises:
-        BadImage: it cannot be used, or is to be left out.
-    """
+    """Decode a file of a source, if it is wanted. Raises BadImage: it cannot be used, or is to be left out."""
     fill = 0 if data.upscale else stored_side(data)
     return image_codec.decode(content, min_side=data.min_side, max_pixels=data.max_pixels, fill=fill)
 

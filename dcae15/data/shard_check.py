@@ -83,11 +83,7 @@ class ShardChecker:
         self.autoencoder, self.batch_size, self.device = autoencoder, batch_size, device
 
     def check(self, task: ShardTask) -> ShardResult:
-        """Check one shard.
-
-        Raises:
-            StorageError: it cannot be read, for another reason than what is in it.
-        """
+        """Check one shard. Raises StorageError: it cannot be read, for another reason than what is in it."""
         result = ShardResult(task.shard.path)
         table = self._read(task.shard, result.findings)
         if table is None:

@@ -49,11 +49,7 @@ class FeatureStatistics:
         return FeatureStatistics(count, self.mean + gap * (len(features) / count), scatter)
 
     def covariance(self) -> np.ndarray:
-        """Return the unbiased covariance.
-
-        Raises:
-            DataError: there are fewer than 2 vectors, or the statistics are not finite.
-        """
+        """Return the unbiased covariance. Raises DataError: there are fewer than 2 vectors, or the statistics are not finite."""
         if self.count < 2:
             raise DataError(f"statistics hold {self.count} feature vectors; a covariance needs at least 2 images")
         if not (np.isfinite(self.mean).all() and np.isfinite(self.scatter).all()):

@@ -189,11 +189,7 @@ def _val_classes(kit: DevelopmentKit, container: Container, table: pa.Table) -> 
 
 
 def read_devkit(data: bytes, place: str) -> DevelopmentKit:
-    """Read the development kit.
-
-    Raises:
-        DataError: it is damaged, or something is missing.
-    """
+    """Read the development kit. Raises DataError: it is damaged, or something is missing."""
     from scipy.io import loadmat  # slow to import, and needed here only
 
     try:

@@ -73,11 +73,7 @@ def assemble(listing: Listing, tables: Sequence[pa.Table], selection: Selection)
 
 
 def columns_of(uri: str) -> list[str]:
-    """Return the names of a Parquet file's columns.
-
-    Raises:
-        DataError: it is no Parquet file.
-    """
+    """Return the names of a Parquet file's columns. Raises DataError: it is no Parquet file."""
     try:
         with storage.open_range(uri, 0, storage.file_info(uri).size, 64 << 10) as file:
             return pq.read_schema(file).names
