@@ -16,7 +16,8 @@ from torch.utils.data import Dataset
 
 from dcae15 import artifacts, storage
 from dcae15.config import SamplingConfig
-from dcae15.data.loader import float_latents, latent_cache
+from dcae15.data.loader import latent_cache
+from dcae15.data.shards import float_latents
 from dcae15.errors import ArtifactError, WeightsError
 from dcae15.export.foreign_weights import UNKNOWN, is_foreign, load_foreign_autoencoder
 from dcae15.models.autoencoder import Autoencoder

@@ -9,12 +9,23 @@ import tarfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 from scipy.io import savemat
+
+from dcae15.data import sources
+from dcae15.data.sources import Selection, Source
+
+
+def open_source(uri: str | Path, kind: str = "auto", **selection: Any) -> Source:
+    """Open a source as the pipeline does, in this process."""
+    listing = sources.find(str(uri), kind)
+    return sources.assemble(listing, [sources.index(c) for c in listing.containers], Selection(**selection))
+
 
 WNIDS = ("n01440764", "n01443537", "n02110185")
 TRAIN_TAR, VAL_TAR, DEVKIT = "ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar", "ILSVRC2012_devkit_t12.tar.gz"

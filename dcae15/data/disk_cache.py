@@ -36,10 +36,6 @@ class DiskCache:
     """A folder of files named by their SHA-256, shared by all processes of a machine.
 
     A full, read-only or otherwise unusable disk is no error: what cannot be kept is fetched again, and one warning is logged.
-
-    Args:
-        folder: made when the first file is kept.
-        limit: bytes of all files together; the least recently read ones are removed beyond it.
     """
 
     def __init__(self, folder: Path, limit: int) -> None:

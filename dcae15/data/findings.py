@@ -6,7 +6,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 SHOWN = 10
-"""Findings of a kind that are shown; all are counted."""
+"""LatentFindings of a kind that are shown; all are counted."""
 
 _AGAIN = (
     "delete these shards, their .json files and manifest.json, and run the cache_latents that made them: it fills gaps"
@@ -36,8 +36,8 @@ ADVICE = {
 
 
 @dataclass
-class Findings:
-    """Findings by kind: all counted, the first ones kept.
+class LatentFindings:
+    """LatentFindings by kind: all counted, the first ones kept.
 
     Attributes:
         counts: number by kind.
@@ -53,7 +53,7 @@ class Findings:
         if len(kept := self.examples.setdefault(kind, [])) < SHOWN:
             kept.append(text)
 
-    def merge(self, other: Findings) -> None:
+    def merge(self, other: LatentFindings) -> None:
         """Add the findings of another part of the set."""
         self.counts.update(other.counts)
         for kind, texts in other.examples.items():

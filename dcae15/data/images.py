@@ -177,11 +177,7 @@ def encode_png(pixels: Pixels) -> bytes:
 
 
 def decode_png(data: bytes) -> Pixels:
-    """Decode what `encode_png` wrote to uint8 (H, W, 3).
-
-    Raises:
-        DataError: The bytes are damaged, or no RGB image of 8 bits.
-    """
+    """Decode what `encode_png` wrote to uint8 (H, W, 3). Raises DataError: the bytes are damaged, or no RGB image of 8 bits."""
     try:
         image = PngImageFile(io.BytesIO(data))
         if image.mode == "RGB":

@@ -26,7 +26,7 @@ _DIGEST = 16
 
 
 @dataclass
-class Findings:
+class SourceFindings:
     """What was found in some images.
 
     Attributes:
@@ -47,7 +47,7 @@ class Findings:
     examples: dict[str, list[str]] = field(default_factory=dict)
     digests: bytes = b""
 
-    def add(self, other: Findings) -> None:
+    def add(self, other: SourceFindings) -> None:
         """Add what was found in other images, except their digests."""
         self.bytes += other.bytes
         self.left_out += other.left_out
@@ -58,15 +58,9 @@ class Findings:
             known += examples[: EXAMPLES - len(known)]
 
 
-def inspect(images: pa.Table, kind: str, data: DataConfig) -> Findings:
-    """Read and decode images as prepare_images does.
-
-    Args:
-        images: rows of a source; of one file, ascending, where the kind is ``parquet``.
-        kind: kind of the source.
-        data: what is wanted of an image.
-    """
-    found = Findings()
+def inspect(images: pa.Table, kind: str, data: DataConfig) -> SourceFindings:
+    """Read and decode images as prepare_images does."""
+    found = SourceFindings()
     digests = []
     for name, content in zip(images.column("id").to_pylist(), _contents(images, kind), strict=True):
         digests.append(hashlib.blake2b(content, digest_size=_DIGEST).digest() if content else bytes(_DIGEST))
@@ -92,11 +86,7 @@ def inspect(images: pa.Table, kind: str, data: DataConfig) -> Findings:
 
 
 def decode(content: bytes, data: DataConfig) -> Image.Image:
-    """Decode a file of a source, if it is wanted.
-
-    Raises:
-        BadImage: it cannot be used, or is to be left out.
-    """
+    """Decode a file of a source, if it is wanted. Raises BadImage: it cannot be used, or is to be left out."""
     fill = 0 if data.upscale else stored_side(data)
     return image_codec.decode(content, min_side=data.min_side, max_pixels=data.max_pixels, fill=fill)
 
@@ -147,7 +137,7 @@ def duplicates(source: Source, digests: NDArray[np.uint8]) -> Duplicates:
     return Duplicates(len(repeated), across, pairs)
 
 
-def report(source: Source, found: Findings, same: Duplicates) -> str:
+def report(source: Source, found: SourceFindings, same: Duplicates) -> str:
     """Return what was found as text."""
     lines = []
     for split, table in (("train", source.train), ("val", source.val)):
@@ -156,11 +146,7 @@ def report(source: Source, found: Findings, same: Duplicates) -> str:
         lines.append(
             f"{split:<6} {table.num_rows:>10,} images of {int((sizes > 0).sum()):,} classes; least, median, most of a class: {each}"
         )
-    edges = [
-        "below 256",
-        *(f"{a} to {b - 1}" for a, b in itertools.pairwise(BUCKETS)),
-        f"{BUCKETS[-1]} and more",
-    ]
+    edges = ["below 256", *(f"{a} to {b - 1}" for a, b in itertools.pairwise(BUCKETS)), f"{BUCKETS[-1]} and more"]
     lines.append(f"bytes  {found.bytes:>10,}")
     lines.append(f"formats: {_counts(found.formats) or 'none'}")
     lines.append("shorter side in pixels: " + ", ".join(f"{edge}: {found.sides[i]:,}" for i, edge in enumerate(edges)))
@@ -181,14 +167,7 @@ def acceptable(total: int, bad: int, left_out: int, share: float) -> bool:
 
 
 def refusal(source: Source, reasons: Mapping[str, int], share: float, examples: Sequence[str] = ()) -> str:
-    """Return why an image set cannot be made, and what to do; empty when it can.
-
-    Args:
-        source: the source.
-        reasons: images that are bad or left out, by reason.
-        share: ``data.max_bad_fraction``.
-        examples: descriptions of bad images.
-    """
+    """Return why an image set cannot be made, and what to do; empty when it can."""
     total, left_out = source.count, reasons.get(image_codec.LEFT_OUT, 0)
     bad = sum(reasons.values()) - left_out
     if acceptable(total, bad, left_out, share):

@@ -27,8 +27,6 @@ from dcae15.errors import ConfigError
 IMAGE_COLUMNS = ("image", "label")
 LATENT_COLUMNS = ("latent", "label")
 _CLOSE_SECONDS = 5.0  # longer only where a read from storage hangs
-_SERIAL_VALUES = 32_768
-"""torch converts so few values in the calling thread; for one more it would start a pool of threads of its own here."""
 
 
 @dataclass(frozen=True)
@@ -52,17 +50,6 @@ class Batches:
     """An endless iterator over one rank's part of every global batch.
 
     A thread prepares batches ahead of their use; others read the shards of the next window while this one is used.
-
-    Args:
-        cache: the shards.
-        order: the order of rows.
-        assemble: makes the inputs of a batch from its values and the stream positions of its rows.
-        batch_size: rows of a global batch; must be a multiple of ``world``.
-        start: images seen so far.
-        rank: which part of each batch.
-        world: how many parts.
-        depth: batches prepared ahead.
-        pin: keep inputs in pinned memory, from which a GPU copies while it computes.
 
     Raises:
         ConfigError: the batch cannot be shared evenly.
@@ -213,14 +200,14 @@ def latent_batches(
     cache = latent_cache(latent_set, split, disk)
 
     def assemble(values: Any, positions: np.ndarray) -> Tensor:
-        return float_latents(values, latent_set.dtype)
+        return shards.float_latents(values, latent_set.dtype)
 
     order = order_of(split, seed)
     return Batches(cache, order, assemble, batch_size=batch_size, start=start, rank=rank, world=world, pin=pin)
 
 
 def latent_cache(latent_set: LatentSet, split: Split, disk: DiskCache | None = None) -> ShardCache:
-    """Return the shards of a latent set's split; see `float_latents` for their values."""
+    """Return the shards of a latent set's split; see `shards.float_latents` for their values."""
     shape = (latent_set.spec.channels, latent_set.spec.height, latent_set.spec.width)
 
     def decode(table: pa.Table) -> dict[str, Any]:
@@ -228,19 +215,6 @@ def latent_cache(latent_set: LatentSet, split: Split, disk: DiskCache | None = N
         return {"values": values, "labels": shards.labels_of(table)}
 
     return ShardCache(latent_set.uri, split, decode, columns=LATENT_COLUMNS, disk=disk)
-
-
-def float_latents(values: np.ndarray, dtype: str) -> Tensor:
-    """Return the float32 values of latents as `dcae15.data.shards.latent_values` gives them."""
-    stored = torch.from_numpy(values).view(getattr(torch, dtype))
-    if stored.dtype == torch.float32:
-        return stored
-    result = torch.empty(stored.shape, dtype=torch.float32)
-    for source, target in zip(
-        stored.flatten().split(_SERIAL_VALUES), result.view(-1).split(_SERIAL_VALUES), strict=True
-    ):
-        target.copy_(source)
-    return result
 
 
 def decode_images(table: pa.Table, image_set: ImageSet) -> dict[str, Any]:

@@ -39,13 +39,7 @@ def window_of(shard_bytes: Sequence[int]) -> int:
 
 
 class Order:
-    """The rows of an epochless stream over shards.
-
-    Args:
-        counts: rows of each shard.
-        seed: seed of the order.
-        window: consecutive shards whose rows are mixed, see `window_of`.
-    """
+    """The rows of an epochless stream over shards."""
 
     def __init__(self, counts: Sequence[int], seed: int, window: int = WINDOW) -> None:
         self.counts = np.asarray(counts, dtype=np.int64)

@@ -17,24 +17,6 @@ from PIL import Image
 
 from dcae15 import storage
 from dcae15.config import ShapesConfig
-from dcae15.errors import ConfigError
-
-# Alphabetical, so that the labels of `draw` equal the labels that a listing of the class folders gives, for any number
-# of classes: the first n names are also the first n in sorted order.
-CLASS_NAMES: tuple[str, ...] = (
-    "arrow",
-    "bars",
-    "crescent",
-    "cross",
-    "disc",
-    "heart",
-    "ring",
-    "square",
-    "star",
-    "triangle",
-    "wheel",
-    "zigzag",
-)
 
 _SPLITS = {"train": 0, "val": 1}
 _WAVES = 10  # plane waves in a sum that passes for noise
@@ -49,20 +31,9 @@ def draw(index: int, *, split: str, seed: int, resolution: int, classes: int) ->
 
     Everything but the object follows from (seed, split, index) alone: ``classes`` changes only which object is drawn.
 
-    Args:
-        index: Number of the image in its split, 0 or more.
-        split: "train" or "val".
-        seed: Seed of the whole set, 0 or more.
-        resolution: Side of the image in pixels.
-        classes: How many of CLASS_NAMES take part, 2 to 12.
-
     Returns:
         The image, uint8 (resolution, resolution, 3), and its label ``index % classes``, which is balanced.
-
-    Raises:
-        ConfigError: An argument is outside of its range.
     """
-    _check(split, seed, resolution, classes)
     label = index % classes
     # Uniform numbers straight from the bit generator: the one stream that NumPy does not change between releases.
     u = np.random.Generator(np.random.PCG64((seed, _SPLITS[split], index))).random(_NUMBERS).astype(np.float32)
@@ -98,7 +69,6 @@ def write_range(root_uri: str, split: str, start: int, stop: int, config: Shapes
     jobs may share a split in any cut.
 
     Raises:
-        ConfigError: A field of ``config`` is outside of its range.
         StorageError: The folder cannot be written.
     """
     for index in range(start, stop):
@@ -106,17 +76,6 @@ def write_range(root_uri: str, split: str, start: int, stop: int, config: Shapes
         buffer = io.BytesIO()
         Image.fromarray(pixels).save(buffer, "JPEG", quality=95, subsampling=0)
         storage.write_bytes(storage.join(root_uri, file_path(split, index, config)), buffer.getvalue())
-
-
-def _check(split: str, seed: int, resolution: int, classes: int) -> None:
-    if split not in _SPLITS:
-        raise ConfigError(f"Unknown split '{split}' of the embedded images: use one of {', '.join(_SPLITS)}.")
-    if not 2 <= classes <= len(CLASS_NAMES):
-        raise ConfigError(f"data.shapes.classes is {classes}: use 2 to {len(CLASS_NAMES)}.")
-    if resolution < 8:
-        raise ConfigError(f"data.shapes.resolution is {resolution}: use 8 pixels or more.")
-    if seed < 0:
-        raise ConfigError(f"data.shapes.seed is {seed}: use 0 or more.")
 
 
 @functools.lru_cache(maxsize=8)
@@ -236,6 +195,8 @@ _OUTLINES: dict[str, Callable[[Array, Array], Array]] = {
     "wheel": _wheel,
     "zigzag": _zigzag,
 }
+CLASS_NAMES = tuple(_OUTLINES)
+"""Alphabetical, so that the labels of `draw` equal those that a listing of the class folders gives, for the first n names too."""
 
 
 # Detail: patterns over the whole image, (H, W), about -1 to 1.

@@ -27,14 +27,6 @@ class ShardCache:
 
     A shard beyond the limit is held alone. Memory is ``limit`` (or one shard) and, while shards are being read, about two and
     a half times their bytes; large ones are read one at a time.
-
-    Args:
-        root: URI of the artifact.
-        split: the shards.
-        decode: makes the columns of a shard's table.
-        columns: names of the table's columns that ``decode`` needs.
-        disk: keeps what came over the network.
-        limit: bytes of the shards held.
     """
 
     def __init__(

@@ -18,8 +18,8 @@ from torch import Tensor
 
 from dcae15 import artifacts, storage
 from dcae15.artifacts import ImageSet, LatentSet, LatentSpec, Shard
-from dcae15.data import encoding, shards, statistics
-from dcae15.data.findings import Findings
+from dcae15.data import encoding, latent_statistics, shards
+from dcae15.data.findings import LatentFindings
 from dcae15.errors import DataError, StorageError
 from dcae15.models.autoencoder import Autoencoder
 
@@ -54,13 +54,13 @@ class ShardResult:
         path: the shard.
         findings: what is wrong with it.
         id_digests: 16 bytes of each row's id, in order; empty where they could not be read.
-        statistics: of its latents, see `dcae15.data.statistics`; empty where they could not be read.
+        statistics: of its latents, see `dcae15.data.latent_statistics`; empty where they could not be read.
         encoded_again: how many latents were.
         deviation: their largest difference, as a share of the latent's root mean square.
     """
 
     path: str
-    findings: Findings = field(default_factory=Findings)
+    findings: LatentFindings = field(default_factory=LatentFindings)
     id_digests: bytes = b""
     statistics: dict[str, Any] = field(default_factory=dict)
     encoded_again: int = 0
@@ -68,15 +68,7 @@ class ShardResult:
 
 
 class ShardChecker:
-    """Checks one shard after another; runs anywhere, without Ray too.
-
-    Args:
-        latents: URI of the latent set.
-        images: URI of the image set; empty leaves out what needs it.
-        autoencoder: the autoencoder on ``device``; None leaves out encoding again.
-        batch_size: images encoded at once.
-        device: where to encode.
-    """
+    """Checks one shard after another; runs anywhere, without Ray too."""
 
     def __init__(
         self,
@@ -91,11 +83,7 @@ class ShardChecker:
         self.autoencoder, self.batch_size, self.device = autoencoder, batch_size, device
 
     def check(self, task: ShardTask) -> ShardResult:
-        """Check one shard.
-
-        Raises:
-            StorageError: it cannot be read, for another reason than what is in it.
-        """
+        """Check one shard. Raises StorageError: it cannot be read, for another reason than what is in it."""
         result = ShardResult(task.shard.path)
         table = self._read(task.shard, result.findings)
         if table is None:
@@ -110,13 +98,13 @@ class ShardChecker:
         for row in bad.nonzero().flatten().tolist():
             result.findings.add("not finite", f"{task.shard.path}: {ids[row]}")
         if len(ids) and not bool(bad.any()):
-            result.statistics = statistics.measure(latents)
+            result.statistics = latent_statistics.measure_latents(latents)
         self._check_side_file(task.shard, result)
         if self.image_set and task.images:
             self._compare_images(task, table, ids, latents, result)
         return result
 
-    def _read(self, shard: Shard, findings: Findings) -> pa.Table | None:
+    def _read(self, shard: Shard, findings: LatentFindings) -> pa.Table | None:
         """Return the table if its bytes and columns are what they must be."""
         data = storage.read_bytes(storage.join(self.latent_set.uri, shard.path))
         found = {"bytes": len(data), "sha256": storage.sha256(data), "xxh3": shard.xxh3 and storage.xxh3(data)}
@@ -144,7 +132,7 @@ class ShardChecker:
         _check_metadata(self.latent_set, table, shard.path, findings)
         return table
 
-    def _check_rows(self, task: ShardTask, table: pa.Table, ids: list[str], findings: Findings) -> None:
+    def _check_rows(self, task: ShardTask, table: pa.Table, ids: list[str], findings: LatentFindings) -> None:
         classes, mirrors = len(self.latent_set.class_names), self.latent_set.mirror and task.split == "train"
         labels, flipped = shards.labels_of(table), table.column("flipped").to_pylist()
         for row in np.flatnonzero((labels < 0) | (labels >= classes)):
@@ -248,12 +236,13 @@ def latent_schema(spec: LatentSpec, dtype: str) -> pa.Schema:
     )
 
 
-def same_statistics(parts: Sequence[dict[str, Any]], other: Sequence[dict[str, Any]] | artifacts.Statistics) -> bool:
+def same_statistics(parts: Sequence[dict[str, Any]], other: artifacts.Statistics | Sequence[dict[str, Any]]) -> bool:
     """Tell whether two measurements of the same latents agree, up to the order of summation."""
+    merge = latent_statistics.merge_measured
     try:
-        a, b = statistics.merge(parts), other if isinstance(other, artifacts.Statistics) else statistics.merge(other)
+        a, b = merge(parts), other if isinstance(other, artifacts.Statistics) else merge(other)
         near = np.allclose((a.mean, a.std), (b.mean, b.std), rtol=1e-6, atol=1e-6 * max(a.rms))
-    except (KeyError, TypeError, ValueError, RuntimeError, DataError):  # not what `statistics.measure` returns
+    except (KeyError, TypeError, ValueError, RuntimeError, DataError):  # not what `measure_latents` returns
         return False
     return a.count == b.count and near
 
@@ -262,7 +251,7 @@ def _type_of(table: pa.Table, name: str) -> pa.DataType | None:
     return table.schema.field(name).type if name in table.column_names else None
 
 
-def _check_metadata(latent_set: LatentSet, table: pa.Table, path: str, findings: Findings) -> None:
+def _check_metadata(latent_set: LatentSet, table: pa.Table, path: str, findings: LatentFindings) -> None:
     expected = json.loads(json.dumps({**dataclasses.asdict(latent_set.spec), "dtype": latent_set.dtype}))
     try:
         found = json.loads((table.schema.metadata or {})[b"dcae15"])

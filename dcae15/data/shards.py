@@ -26,11 +26,9 @@ from dcae15.errors import DataError
 
 ROW_GROUP = 512
 SIDE_FILE_READERS = 16
-_EXPONENT = {
-    "float16": 0x7C00,
-    "bfloat16": 0x7F80,
-    "float32": 0x7F800000,
-}  # these bits are all set where a value is not finite
+_EXPONENT = {"float16": 0x7C00, "bfloat16": 0x7F80, "float32": 0x7F800000}  # all set where a value is not finite
+_SERIAL_VALUES = 32_768
+"""torch converts so few values in the calling thread; for one more it would start a pool of threads of its own here."""
 
 
 @dataclass
@@ -40,7 +38,7 @@ class ShardRecord:
     Attributes:
         shard: the shard file.
         rejected: ``{"id", "reason", "detail"}`` of each quarantined item.
-        statistics: sums to merge, see `dcae15.data.statistics`.
+        statistics: sums to merge, see `dcae15.data.latent_statistics`.
     """
 
     shard: Shard
@@ -95,14 +93,7 @@ def intact(shard: Shard, data: bytes) -> bool:
 def read_shard(
     root: str, shard: Shard, *, columns: Sequence[str] | None = None, disk: DiskCache | None = None
 ) -> pa.Table:
-    """Read a shard; raise DataError when it is not what was written.
-
-    Args:
-        root: URI of the artifact.
-        shard: which one.
-        columns: names of the columns to decode; None means all.
-        disk: keeps what came over the network.
-    """
+    """Read a shard; raise DataError when it is not what was written."""
     uri = storage.join(root, shard.path)
 
     def fetch() -> bytes:
@@ -174,18 +165,26 @@ def latent_table(
 
 def decode_latents(column: pa.ChunkedArray, shape: tuple[int, int, int], dtype: str) -> torch.Tensor:
     """Return a latent column as float32 of shape (N, C, h, w)."""
-    chunks = [
-        np.frombuffer(c.buffers()[1], np.uint8)[c.offset * c.type.byte_width :][: len(c) * c.type.byte_width]
-        for c in column.chunks
-    ]
-    data = np.concatenate(chunks) if chunks else np.zeros(0, np.uint8)
-    return torch.from_numpy(data).view(getattr(torch, dtype)).reshape(-1, *shape).float()
+    return float_latents(latent_values(column, shape, dtype).copy(), dtype)
 
 
 def latent_values(column: pa.ChunkedArray, shape: tuple[int, int, int], dtype: str) -> np.ndarray:
     """Return a latent column as it is stored, (N, C, h, w): float16, float32, or the bits of bfloat16 as uint16."""
     stored = {"float16": np.float16, "bfloat16": np.uint16, "float32": np.float32}[dtype]
     return fixed_rows(column).view(stored).reshape(-1, *shape)
+
+
+def float_latents(values: np.ndarray, dtype: str) -> torch.Tensor:
+    """Return the float32 values of latents as `latent_values` gives them."""
+    stored = torch.from_numpy(values).view(getattr(torch, dtype))
+    if stored.dtype == torch.float32:
+        return stored
+    result = torch.empty(stored.shape, dtype=torch.float32)
+    for source, target in zip(
+        stored.flatten().split(_SERIAL_VALUES), result.view(-1).split(_SERIAL_VALUES), strict=True
+    ):
+        target.copy_(source)
+    return result
 
 
 def fixed_rows(column: pa.ChunkedArray) -> np.ndarray:

@@ -15,13 +15,9 @@ from dcae15.data.loader import IMAGE_COLUMNS, decode_images, square
 
 
 class ImageStream:
-    """The first images of a split, centre-cropped. Memory is that of two shards, as they are stored, and a batch.
+    """The first images of a split, centre-cropped. A limit of 0 means all of them.
 
-    Args:
-        image_set: the images.
-        split: name of the split.
-        limit: how many of its images; 0 means all.
-        disk: keeps what came over the network.
+    Memory is that of two shards, as they are stored, and a batch.
     """
 
     def __init__(self, image_set: ImageSet, split: str, limit: int = 0, disk: DiskCache | None = None) -> None:

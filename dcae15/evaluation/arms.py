@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 import torch
@@ -12,10 +11,12 @@ from torch import Tensor
 
 from dcae15.channels import default_ladder
 from dcae15.config import EvaluationConfig
+from dcae15.data.stream import ImageStream
 from dcae15.errors import DataError
-from dcae15.evaluation.ablation import channel_effects
+from dcae15.evaluation.channel_effects import channel_effects, sparsity_summary
 from dcae15.evaluation.features import FEATURES, FeatureNetwork
 from dcae15.evaluation.frechet import FeatureStatistics, frechet_distance
+from dcae15.evaluation.frequencies import BandShares
 from dcae15.evaluation.latents import LatentSums, channel_means
 from dcae15.evaluation.probe import fit_probe
 from dcae15.evaluation.reconstruction import (
@@ -27,23 +28,9 @@ from dcae15.evaluation.reconstruction import (
     psnr,
     ssim,
 )
-from dcae15.evaluation.sparsity import sparsity_summary
-from dcae15.evaluation.structure import BandShares
 
 Rows = list[dict[str, float]]
 _BATCH_SIZE = 64  # of the feature network, as everywhere
-
-
-class Images(Protocol):
-    """Images that are read as often as they are asked for, such as `dcae15.data.stream.ImageStream`."""
-
-    def __len__(self) -> int:
-        """How many there are."""
-        ...
-
-    def batches(self, size: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Yield uint8 images (n, H, W, 3) and classes (n,), at most ``size`` at a time, always in the same order."""
-        ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,8 +47,8 @@ class Probes:
         shown: uint8, the first few of ``images``.
     """
 
-    images: Images
-    train: Images | None
+    images: ImageStream
+    train: ImageStream | None
     num_classes: int
     network: FeatureNetwork
     reference: FeatureStatistics
@@ -69,15 +56,31 @@ class Probes:
     shown: np.ndarray
 
 
-def look_at(images: Images, train: Images | None, num_classes: int, network: FeatureNetwork, shown: int) -> Probes:
+def look_at(
+    images: ImageStream, train: ImageStream | None, num_classes: int, network: FeatureNetwork, shown: int
+) -> Probes:
     """Return the probes of some images, after one pass over them; ``shown`` is how many to keep to be shown."""
-    reference, total, first = FeatureStatistics.empty(FEATURES), np.zeros(()), []
+    reference, total, first = FeatureStatistics.empty(FEATURES), np.zeros(()), _FirstRows(shown)
     for batch, _ in images.batches(_BATCH_SIZE):
         reference = reference.update(network.features(batch))
         total = total + batch.sum(axis=0, dtype=np.float64)
-        if sum(map(len, first)) < shown:
-            first.append(batch[: shown - sum(map(len, first))].copy())
-    return Probes(images, train, num_classes, network, reference, total / len(images), np.concatenate(first))
+        first.take(batch)
+    return Probes(images, train, num_classes, network, reference, total / len(images), first.all())
+
+
+class _FirstRows:
+    """Keeps the first rows of a stream."""
+
+    def __init__(self, count: int) -> None:
+        self.missing, self.parts = count, list[np.ndarray]()
+
+    def take(self, rows: np.ndarray) -> None:
+        if self.missing > 0:
+            self.parts.append(rows[: self.missing].copy())
+            self.missing -= len(self.parts[-1])
+
+    def all(self) -> np.ndarray:
+        return np.concatenate(self.parts)
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,7 +93,7 @@ class ArmMeasures:
         structure: rows per prefix: ``explained_share``, ``low_frequency_share``, ``high_frequency_share``, ``effective_rank``, and
             ``probe_accuracy`` where there are classes.
         channels: rows per channel: ``mean``, ``std``, ``latent_low``, ``latent_high``, ``image_low``, ``image_high``.
-        summary: ``channels``, ``effective_rank`` and the numbers of `dcae15.evaluation.sparsity.sparsity_summary`.
+        summary: ``channels``, ``effective_rank`` and the numbers of `dcae15.evaluation.channel_effects.sparsity_summary`.
         reconstructions: uint8 (P, K, H, W, 3), of the first K images.
         channel_means: uint8 (P, K, h, w), the mean over the first channels; None where h = w = 1.
     """
@@ -128,42 +131,34 @@ def measure_arm(
 ) -> ArmMeasures:
     """Measure one autoencoder, in one pass over the images: memory does not grow with their number.
 
-    Args:
-        autoencoder: on ``device``, in evaluation mode.
-        prefixes: numbers of front channels, ascending; the last is all of them.
-        probes: the images.
-        settings: how many images for what.
-        perceptual: LPIPS, on ``device``; None leaves it out.
-        device: where to compute.
-
     Raises:
         DataError: the decoder returns images of another size, or pixels that are not finite.
     """
     size = settings.batch_size
 
-    def encoded(images: Images) -> Iterator[tuple[np.ndarray, np.ndarray, Tensor]]:
+    def encoded(images: ImageStream) -> Iterator[tuple[np.ndarray, np.ndarray, Tensor]]:
         for batch, labels in images.batches(size):
-            yield batch, labels, encode_images(autoencoder, batch, batch_size=size, device=device)
+            yield batch, labels, encode_images(autoencoder, batch, device)
 
     probe = None
     if probes.train is not None and probes.num_classes > 1 and len(probes.train) > 1:
         train = ((latents, labels) for _, labels, latents in encoded(probes.train))
         probe = fit_probe(train, prefixes, num_classes=probes.num_classes)
-    by_prefix = [_Prefix(prefix, probes, settings, perceptual, device) for prefix in prefixes]
-    sums, right, kept = LatentSums(), np.zeros(len(prefixes), np.int64), _Kept(settings.channel_images)
+    by_prefix = [_Prefix(prefix, probes, settings.grid_images, perceptual, device) for prefix in prefixes]
+    sums, right, kept = LatentSums(), np.zeros(len(prefixes), np.int64), _FirstRows(settings.channel_images)
     for images, labels, latents in encoded(probes.images):
         for measured in by_prefix:
             measured.update(autoencoder, images, labels, latents)
         sums.update(latents)
-        kept.update(latents)
+        kept.take(latents.numpy())
         if probe is not None:
             right += probe.right(latents, labels)
-    structure = [measured.structure() for measured in by_prefix]
+    structure = [{"prefix": measured.prefix, **measured.shares.row()} for measured in by_prefix]
     for i, (row, rank) in enumerate(zip(structure, sums.ranks(prefixes), strict=True)):
         row["effective_rank"] = rank
         if probe is not None:
             row["probe_accuracy"] = float(right[i]) / len(probes.images)
-    channels, some = sums.rows(), kept.all()
+    channels, some = sums.rows(), torch.from_numpy(kept.all())
     means = torch.tensor([row["mean"] for row in channels])
     effects = channel_effects(autoencoder, some, means, batch_size=size, device=device)
     height, width = some.shape[-2:]
@@ -176,77 +171,41 @@ def measure_arm(
             "effective_rank": structure[-1]["effective_rank"],
             **sparsity_summary(effects),
         },
-        reconstructions=np.stack([measured.shown() for measured in by_prefix]),
+        reconstructions=np.stack([measured.first.all() for measured in by_prefix]),
         channel_means=channel_means(some[: settings.grid_images], prefixes) if height * width > 1 else None,
     )
-
-
-class _Kept:
-    """The first latents of a stream."""
-
-    def __init__(self, count: int) -> None:
-        self.missing, self.parts = count, list[Tensor]()
-
-    def update(self, latents: Tensor) -> None:
-        if self.missing > 0:
-            self.parts.append(latents[: self.missing].clone())
-            self.missing -= len(self.parts[-1])
-
-    def all(self) -> Tensor:
-        return torch.cat(self.parts)
 
 
 class _Prefix:
     """What is measured of the reconstructions from one prefix, over images that come in parts."""
 
     def __init__(
-        self,
-        prefix: int,
-        probes: Probes,
-        settings: EvaluationConfig,
-        perceptual: PerceptualDistance | None,
-        device: torch.device | str,
+        self, prefix: int, probes: Probes, shown: int, perceptual: PerceptualDistance | None, device: torch.device | str
     ) -> None:
-        self.prefix, self.probes, self.settings = prefix, probes, settings
+        self.prefix, self.probes = prefix, probes
         self.perceptual, self.device = perceptual, device
-        self.shares = BandShares(probes.mean_image, device=device)
+        self.shares = BandShares(probes.mean_image, device)
         self.sums = {"psnr": 0.0, "ssim": 0.0, **({"lpips": 0.0} if perceptual is not None else {})}
         self.seen = FeatureStatistics.empty(FEATURES)
-        self.right, self.count = 0, 0
-        self.first: list[np.ndarray] = []
+        self.right, self.first = 0, _FirstRows(shown)
 
     def update(self, autoencoder: LatentCodec, images: np.ndarray, labels: np.ndarray, latents: Tensor) -> None:
-        size, device = self.settings.batch_size, self.device
-        decoded = decode_latents(autoencoder, latents[:, : self.prefix], batch_size=size, device=device)
+        decoded = decode_latents(autoencoder, latents[:, : self.prefix], self.device)
         if decoded.shape != images.shape:
             raise DataError(f"images of shape {images.shape[1:]} come back with shape {decoded.shape[1:]}")
         self.sums["psnr"] += float(psnr(images, decoded).sum())
-        self.sums["ssim"] += float(ssim(images, decoded, batch_size=size, device=device).sum())
+        self.sums["ssim"] += float(ssim(images, decoded, self.device).sum())
         if self.perceptual is not None:
-            self.sums["lpips"] += float(lpips(self.perceptual, images, decoded, batch_size=size, device=device).sum())
+            self.sums["lpips"] += float(lpips(self.perceptual, images, decoded, self.device).sum())
         features, guesses = self.probes.network.features_and_labels(decoded)
         self.seen = self.seen.update(features)
         self.right += int((guesses == labels).sum())
         self.shares.update(images, decoded)
-        if self.count < self.settings.grid_images:
-            self.first.append(decoded[: self.settings.grid_images - self.count].copy())
-        self.count += len(images)
+        self.first.take(decoded)
 
     def reconstruction(self) -> dict[str, float]:
-        row = {"prefix": self.prefix, **{name: total / self.count for name, total in self.sums.items()}}
+        row = {"prefix": self.prefix, **{name: total / self.seen.count for name, total in self.sums.items()}}
         row["frechet_distance"] = frechet_distance(self.probes.reference, self.seen)
         if self.probes.network.num_classes == self.probes.num_classes > 1:
-            row["class_accuracy"] = self.right / self.count
+            row["class_accuracy"] = self.right / self.seen.count
         return row
-
-    def structure(self) -> dict[str, float]:
-        found = self.shares.row(self.prefix)
-        return {
-            "prefix": self.prefix,
-            "explained_share": found["explained_share"],
-            "low_frequency_share": found["share_low"],
-            "high_frequency_share": found["share_high"],
-        }
-
-    def shown(self) -> np.ndarray:
-        return np.concatenate(self.first)

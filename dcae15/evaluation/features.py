@@ -22,6 +22,7 @@ MIN_RESOLUTION = 16
 ROTATIONS = 4
 BATCH_SIZE = 32
 """Images of a training step."""
+_LOOK = 64  # images looked at once by the trained network
 _LEARNING_RATE = 5e-3
 _WEIGHT_DECAY = 0.05
 
@@ -35,10 +36,6 @@ class FeatureNetwork(nn.Module):
 
     Trained on classes, or on telling rotations apart where there is only one class. What it calls near is what its
     images taught it, so its Fréchet distance is no FID and compares only under the same ``digest``.
-
-    Args:
-        resolution: side of the images in pixels, at least 16.
-        num_classes: classes of the image set, at least 1.
     """
 
     def __init__(self, resolution: int, num_classes: int) -> None:
@@ -61,40 +58,23 @@ class FeatureNetwork(nn.Module):
         features = self.body(pixels_BCHW).mean(dim=(2, 3))
         return features, self.head(features)
 
-    def features(self, images_NHWC: np.ndarray, *, batch_size: int = 64) -> np.ndarray:
-        """Return the features of uint8 images, float64 ``N 64``.
+    def features(self, images_NHWC: np.ndarray) -> np.ndarray:
+        """Return the features of uint8 images, float64 ``N 64``; raises as `features_and_labels` does."""
+        return self.features_and_labels(images_NHWC)[0]
+
+    @torch.no_grad()
+    def features_and_labels(self, images_NHWC: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return features, float64 ``N 64``, and the most likely labels, int64 ``N``; always 0 where there is one class.
 
         Raises:
             DataError: the images have another resolution than those that the network was trained on.
         """
-        return self.features_and_labels(images_NHWC, batch_size=batch_size)[0]
-
-    def predict(self, images_NHWC: np.ndarray, *, batch_size: int = 64) -> np.ndarray:
-        """Return the most likely label of each uint8 image, int64 ``N``; always 0 where there is one class.
-
-        Raises:
-            DataError: as ``features``.
-        """
-        return self.features_and_labels(images_NHWC, batch_size=batch_size)[1]
-
-    def features_and_labels(self, images_NHWC: np.ndarray, *, batch_size: int = 64) -> tuple[np.ndarray, np.ndarray]:
-        """Return what ``features`` and ``predict`` return, from one pass.
-
-        Raises:
-            DataError: as ``features``.
-        """
-        features, logits = self._run(images_NHWC, batch_size)
+        _check_images(images_NHWC, self.resolution)
+        batches = [images_NHWC[start : start + _LOOK] for start in range(0, len(images_NHWC), _LOOK)]
+        outputs = [self(to_pixels(batch, self.head.weight.device)) for batch in batches]
+        features, logits = (torch.cat(part).cpu().numpy() for part in zip(*outputs, strict=True))
         labels = logits.argmax(axis=1) if self.num_classes > 1 else np.zeros(len(images_NHWC), dtype=np.int64)
         return features.astype(np.float64), labels
-
-    @torch.no_grad()
-    def _run(self, images_NHWC: np.ndarray, batch_size: int) -> tuple[np.ndarray, np.ndarray]:
-        _check_images(images_NHWC, self.resolution)
-        device = self.head.weight.device
-        batches = [images_NHWC[start : start + batch_size] for start in range(0, len(images_NHWC), batch_size)]
-        outputs = [self(to_pixels(batch, device)) for batch in batches]
-        features, logits = (torch.cat(part).cpu().numpy() for part in zip(*outputs, strict=True))
-        return features, logits
 
     @property
     def digest(self) -> str:
@@ -137,10 +117,24 @@ def _block(before: int, after: int, *, stride: int) -> list[nn.Module]:
     return [nn.Conv2d(before, after, 3, stride, padding=1, bias=False), nn.GroupNorm(8, after), nn.SiLU()]
 
 
+def random_batches(images_NHWC: np.ndarray, labels_N: np.ndarray) -> Callable[[torch.Generator], Stream]:
+    """Return what makes batches of images that are held, in one random order after the other, for `train_features`."""
+
+    def stream(generator: torch.Generator) -> Stream:
+        order = torch.empty(0, dtype=torch.int64)
+        while True:
+            while len(order) < BATCH_SIZE:
+                order = torch.cat([order, torch.randperm(len(images_NHWC), generator=generator)])
+            chosen, order = order[:BATCH_SIZE].numpy(), order[BATCH_SIZE:]
+            yield images_NHWC[chosen], labels_N[chosen]
+
+    return stream
+
+
 def train_features(
-    images_NHWC: np.ndarray,
-    labels_N: np.ndarray,
+    stream: Callable[[torch.Generator], Stream],
     *,
+    resolution: int,
     num_classes: int,
     images_seen: int,
     seed: int,
@@ -152,67 +146,18 @@ def train_features(
     one kind of CPU with the same number of threads.
 
     Args:
-        images_NHWC: uint8 training images, square, at least 16 pixels a side.
-        labels_N: their classes, integers from 0; not read when there is one class.
+        stream: makes the batches; what it draws from the generator is part of the training's randomness.
+        resolution: side of the images, at least 16 pixels.
         num_classes: number of classes; 1 (or unlabelled images) trains the network to tell four rotations apart.
         images_seen: length of the training, in images.
-        seed: seed of weights, order and shifts.
+        seed: of weights and shifts, and of the generator.
         device: where to train.
 
     Returns:
         The network in evaluation mode, on ``device``.
 
     Raises:
-        DataError: the images are not square uint8 of at least 16 pixels, or labels are missing or out of range.
-    """
-    _check_images(images_NHWC, images_NHWC.shape[2] if images_NHWC.ndim == 4 else MIN_RESOLUTION)
-    labels_N = np.asarray(labels_N) if num_classes > 1 else np.zeros(len(images_NHWC), dtype=np.int64)
-    if labels_N.shape != (len(images_NHWC),) or labels_N.min() < 0 or labels_N.max() >= num_classes:
-        raise DataError(
-            f"labels of shape {labels_N.shape} with the values {np.unique(labels_N)[:20].tolist()} for "
-            f"{len(images_NHWC)} images; every image needs a label from 0 to {num_classes - 1}"
-        )
-    return train_features_on(
-        lambda generator: _drawn(images_NHWC, labels_N, generator),
-        resolution=images_NHWC.shape[1],
-        num_classes=num_classes,
-        images_seen=images_seen,
-        seed=seed,
-        device=device,
-    )
-
-
-def _drawn(images_NHWC: np.ndarray, labels_N: np.ndarray, generator: torch.Generator) -> Stream:
-    """Yield batches of images in one random order after the other, drawn when they are needed."""
-    order = torch.empty(0, dtype=torch.int64)
-    while True:
-        while len(order) < BATCH_SIZE:
-            order = torch.cat([order, torch.randperm(len(images_NHWC), generator=generator)])
-        chosen, order = order[:BATCH_SIZE].numpy(), order[BATCH_SIZE:]
-        yield images_NHWC[chosen], labels_N[chosen]
-
-
-def train_features_on(
-    stream: Callable[[torch.Generator], Stream],
-    *,
-    resolution: int,
-    num_classes: int,
-    images_seen: int,
-    seed: int,
-    device: torch.device | str = "cpu",
-) -> FeatureNetwork:
-    """Train the feature network as `train_features` does, on images that come in batches.
-
-    Args:
-        stream: makes the batches; what it draws from the generator is part of the training's randomness.
-        resolution: side of the images, pixels.
-        num_classes: as in `train_features`.
-        images_seen: as in `train_features`.
-        seed: of weights and shifts, and of the generator.
-        device: where to train.
-
-    Raises:
-        DataError: a batch is not of this resolution, or a label is out of range.
+        DataError: a batch is not uint8 of this resolution, or a label is out of range.
     """
     generator = torch.Generator().manual_seed(seed)
     with torch.device("meta"):  # so that the global generator stays as it is

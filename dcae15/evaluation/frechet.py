@@ -1,4 +1,4 @@
-"""Fréchet distance between Gaussian fits of features, from statistics that can be merged."""
+"""Fréchet distance between Gaussian fits of features, from statistics of features that come in parts."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from dcae15.errors import DataError
 
 @dataclass(frozen=True, eq=False)
 class FeatureStatistics:
-    """Count, mean and scatter of feature vectors, in float64. Parts measured anywhere merge into the whole.
+    """Count, mean and scatter of feature vectors, in float64.
 
     Attributes:
         count: number of feature vectors.
@@ -29,7 +29,7 @@ class FeatureStatistics:
         return cls(0, np.zeros(dimensions), np.zeros((dimensions, dimensions)))
 
     def update(self, features_ND: np.ndarray) -> FeatureStatistics:
-        """Return the statistics with more vectors included.
+        """Return the statistics with more vectors included (Chan et al. 1979: no cancellation).
 
         Raises:
             DataError: the features have another dimension, or are not finite.
@@ -43,45 +43,18 @@ class FeatureStatistics:
         if len(features) == 0:
             return self
         mean = features.mean(axis=0)
-        deviations = features - mean
-        return self.merge(FeatureStatistics(len(features), mean, deviations.T @ deviations))
-
-    def merge(self, other: FeatureStatistics) -> FeatureStatistics:
-        """Return the statistics of both sets together (Chan et al. 1979: no cancellation).
-
-        Raises:
-            DataError: the features have different dimensions.
-        """
-        _check_same_dimensions(self, other)
-        count = self.count + other.count
-        if count == 0:
-            return self
-        gap = other.mean - self.mean
-        mean = self.mean + gap * (other.count / count)
-        between = np.outer(gap, gap) * (self.count * other.count / count)
-        return FeatureStatistics(count, mean, self.scatter + other.scatter + between)
+        deviations, gap, count = features - mean, mean - self.mean, self.count + len(features)
+        between = np.outer(gap, gap) * (self.count * len(features) / count)
+        scatter = self.scatter + deviations.T @ deviations + between
+        return FeatureStatistics(count, self.mean + gap * (len(features) / count), scatter)
 
     def covariance(self) -> np.ndarray:
-        """Return the unbiased covariance.
-
-        Raises:
-            DataError: there are fewer than 2 vectors, or the statistics are not finite.
-        """
+        """Return the unbiased covariance. Raises DataError: there are fewer than 2 vectors, or the statistics are not finite."""
         if self.count < 2:
             raise DataError(f"statistics hold {self.count} feature vectors; a covariance needs at least 2 images")
         if not (np.isfinite(self.mean).all() and np.isfinite(self.scatter).all()):
             raise DataError("feature statistics are not finite; measure them again")
         return self.scatter / (self.count - 1)
-
-    def to_arrays(self) -> dict[str, np.ndarray]:
-        """Return the statistics as named arrays, for storage."""
-        return {"count": np.array(self.count, dtype=np.int64), "mean": self.mean, "scatter": self.scatter}
-
-    @classmethod
-    def from_arrays(cls, arrays: dict[str, np.ndarray]) -> FeatureStatistics:
-        """Return the statistics that ``to_arrays`` wrote."""
-        mean, scatter = (np.asarray(arrays[name], dtype=np.float64) for name in ("mean", "scatter"))
-        return cls(int(arrays["count"]), mean, scatter)
 
 
 def frechet_distance(a: FeatureStatistics, b: FeatureStatistics) -> float:
@@ -90,7 +63,7 @@ def frechet_distance(a: FeatureStatistics, b: FeatureStatistics) -> float:
     ``|mean_a - mean_b|^2 + tr(A) + tr(B) - 2 tr((A^1/2 B A^1/2)^1/2)``; the last trace is the sum of the singular
     values of ``A^1/2 B^1/2``, with both roots from symmetric eigendecompositions. Nothing complex can appear, and
     rank-deficient covariances are fine. The number may be called FID only if the features are the Inception network's,
-    and it compares only between sets of the same size (see ``Protocol``).
+    and it compares only between sets of the same size.
 
     Raises:
         DataError: a set has fewer than 2 images, is not finite, or the features have different dimensions.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -11,6 +11,7 @@ from dcae15 import artifacts
 from dcae15.config import SamplingConfig
 from dcae15.data.pixels import to_uint8
 from dcae15.errors import ConfigError
+from dcae15.evaluation.features import FeatureNetwork
 from dcae15.evaluation.frechet import FeatureStatistics, frechet_distance
 from dcae15.evaluation.precision_recall import precision_recall
 from dcae15.library import LoadedDenoiser
@@ -50,8 +51,30 @@ def require_size(resolution: int, image_set: artifacts.ImageSet) -> None:
         )
 
 
-def compare_features(real_ND: np.ndarray, fake_ND: np.ndarray, *, neighbours: int) -> dict[str, float]:
-    """Return ``frechet_distance``, ``precision`` and ``recall`` of generated images, from features of as many real ones."""
-    reference, generated = (FeatureStatistics.empty(x.shape[1]).update(x) for x in (real_ND, fake_ND))
+def compare_with_real(
+    network: FeatureNetwork,
+    generated: Iterable[tuple[np.ndarray, Sequence[int] | np.ndarray]],
+    real_ND: np.ndarray,
+    neighbours: int,
+) -> dict[str, float]:
+    """Compare generated images with real ones.
+
+    Args:
+        network: the feature network.
+        generated: uint8 images (n, H, W, 3) and the classes asked for, in parts.
+        real_ND: features of as many real images.
+        neighbours: k of precision and recall.
+
+    Returns:
+        ``frechet_distance``, ``precision``, ``recall``, and ``class_accuracy`` where there are classes.
+    """
+    parts, right = [], 0
+    for images, labels in generated:
+        features, guesses = network.features_and_labels(images)
+        parts.append(features)
+        right += int((guesses == np.asarray(labels)).sum())
+    fake_ND = np.concatenate(parts)
+    reference, seen = (FeatureStatistics.empty(x.shape[1]).update(x) for x in (real_ND, fake_ND))
     precision, recall = precision_recall(real_ND, fake_ND, neighbours=neighbours)
-    return {"frechet_distance": frechet_distance(reference, generated), "precision": precision, "recall": recall}
+    found = {"frechet_distance": frechet_distance(reference, seen), "precision": precision, "recall": recall}
+    return found | ({"class_accuracy": right / len(fake_ND)} if network.num_classes > 1 else {})

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from dcae15.evaluation.frechet import FeatureStatistics
-from dcae15.evaluation.spectrum import band_energies
+from dcae15.evaluation.frequencies import band_energies
 
 LOW_PASS_CYCLES_PER_PLACE = 1 / 4
 """Half of the highest frequency that a latent map can hold: on few places a lower cutoff would leave the mean alone."""
@@ -44,7 +44,13 @@ class LatentSums:
             self._bands += energies.reshape(count, channels, 2).sum(dim=0)
 
     def rows(self) -> list[dict[str, float]]:
-        """Return the rows that `channel_rows` describes."""
+        """Return ``{channel, mean, std, latent_low, latent_high}`` of each channel over images and places.
+
+        ``latent_low`` and ``latent_high`` are the parts of the variance below and above `LOW_PASS_CYCLES_PER_PLACE` of the
+        channel's map (its mean over the set removed): they add up to the square of ``std``. They are left out for latents of
+        a single place. A slow latent map is no proof of slow image content, because a channel may mean a texture; see
+        `dcae15.evaluation.channel_effects` for what a channel does to the image.
+        """
         assert self.moments is not None and self._near is not None, "no latents were taken in"
         count, _, height, width = self._shape
         places, mean = count * height * width, torch.from_numpy(self.moments.mean)
@@ -60,7 +66,12 @@ class LatentSums:
         return rows
 
     def ranks(self, prefixes: Sequence[int]) -> list[float]:
-        """Return the ranks that `effective_ranks` describes."""
+        """Return the effective rank of the first c channels for each c, 1 to c; 0 where the channels never change.
+
+        It is ``exp(-sum p log p)`` with p the eigenvalues of the channels' covariance (over images and places), divided by
+        their sum: how many directions carry the variance. Source: Roy & Vetterli 2007 ("The effective rank"). Latents are
+        taken raw: scaled to unit variance per channel, the order that they carry as energy would be gone.
+        """
         assert self.moments is not None, "no latents were taken in"
         covariance = torch.from_numpy(self.moments.scatter / self.moments.count)
         ranks = []
@@ -71,35 +82,10 @@ class LatentSums:
         return ranks
 
 
-def channel_rows(latents_NChw: Tensor) -> list[dict[str, float]]:
-    """Return ``{channel, mean, std, latent_low, latent_high}`` of each channel over images and places.
-
-    ``latent_low`` and ``latent_high`` are the parts of the variance below and above ``LOW_PASS_CYCLES_PER_PLACE`` of the
-    channel's map (its mean over the set removed): they add up to the square of ``std``. They are left out for latents of
-    a single place. A slow latent map is no proof of slow image content, because a channel may mean a texture; see
-    `dcae15.evaluation.ablation` for what a channel does to the image.
-    """
-    sums = LatentSums()
-    sums.update(latents_NChw)
-    return sums.rows()
-
-
 def dead_channels(rows: Sequence[dict[str, float]]) -> list[int]:
     """Return the channels, counted from 1, whose std is below ``DEAD`` of the root mean square over all channels."""
     rms = np.sqrt(np.mean([row["mean"] ** 2 + row["std"] ** 2 for row in rows]))
     return [int(row["channel"]) + 1 for row in rows if row["std"] <= DEAD * rms]
-
-
-def effective_ranks(latents_NChw: Tensor, prefixes: Sequence[int]) -> list[float]:
-    """Return the effective rank of the first c channels for each c, 1 to c; 0 where the channels never change.
-
-    It is ``exp(-sum p log p)`` with p the eigenvalues of the channels' covariance (over images and places), divided by
-    their sum: how many directions carry the variance. Source: Roy & Vetterli 2007 ("The effective rank"). Latents are
-    taken raw: scaled to unit variance per channel, the order that they carry as energy would be gone.
-    """
-    sums = LatentSums()
-    sums.update(latents_NChw)
-    return sums.ranks(prefixes)
 
 
 def channel_means(latents_Nchw: Tensor, prefixes: Sequence[int]) -> np.ndarray:

@@ -10,8 +10,8 @@ from dcae15 import artifacts, storage
 from dcae15.config import Config
 from dcae15.data.disk_cache import disk_cache
 from dcae15.data.stream import ImageStream
-from dcae15.evaluation.generation import compare_features, generate, require_decoder, require_size
-from dcae15.evaluation.measure import features_of
+from dcae15.evaluation.evaluate_run import features_of
+from dcae15.evaluation.generation import compare_with_real, generate, require_decoder, require_size
 from dcae15.library import load_autoencoder, load_denoiser
 
 Row = dict[str, float]
@@ -37,14 +37,7 @@ def measure_milestone(
 ) -> Row:
     """Measure a denoiser as it was at a milestone, unless that was done before.
 
-    Args:
-        config: sampling and evaluation settings.
-        images: URI of the image set.
-        autoencoder: URI of the autoencoder.
-        denoiser: URI of the snapshot, see `dcae15.training.stages.snapshot_uri`.
-        uri: of the milestones' artifact, below which the row is written.
-        device: where to compute.
-        say: shows progress to the user.
+    ``denoiser`` is the URI of the snapshot, ``uri`` that of the milestones' artifact, below which the row is written.
 
     Returns:
         ``images`` (seen), and ``frechet_distance.generated`` and the others of `METRICS`.
@@ -66,14 +59,8 @@ def measure_milestone(
     count = min(config.evaluation.milestone_images or config.sampling.images, image_set.splits["val"].count)
     stream = ImageStream(image_set, "val", count, disk_cache(config.scaling, image_set.uri))
     real = np.concatenate([network.features(batch) for batch, _ in stream.by_shard()])
-    fake, right = [], 0
-    for batch, labels in generate(snapshot, decoder, config.sampling, 0, count):
-        features, guesses = network.features_and_labels(batch)
-        fake.append(features)
-        right += int((guesses == np.array(labels)).sum())
-    measured = compare_features(real, np.concatenate(fake), neighbours=config.evaluation.neighbours)
-    if network.num_classes == len(image_set.class_names) > 1:
-        measured["class_accuracy"] = right / count
+    generated = generate(snapshot, decoder, config.sampling, 0, count)
+    measured = compare_with_real(network, generated, real, config.evaluation.neighbours)
     row = {"images": float(made.images_seen), **{f"{k}.generated": v for k, v in measured.items()}}
     storage.write_json(path, row)
     return row

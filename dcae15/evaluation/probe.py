@@ -28,36 +28,6 @@ CELLS = 4
 _STRENGTHS = (1e-3, 1e-2, 1e-1, 1.0, 10.0)  # ridge per image, of features with unit variance
 
 
-def probe_accuracies(
-    train_NChw: Tensor,
-    train_labels_N: np.ndarray,
-    test_MChw: Tensor,
-    test_labels_M: np.ndarray,
-    prefixes: Sequence[int],
-    *,
-    num_classes: int,
-) -> list[float]:
-    """Return the share of test images that a probe of the first c channels puts into their class, for each c.
-
-    Features are standardised with the training images' mean and standard deviation, so that scaling a channel changes
-    nothing; the ridge is chosen per prefix by generalised cross-validation on the training images (Golub, Heath & Wahba
-    1979), so that few and many channels are treated alike.
-
-    Args:
-        train_NChw: latents of training images.
-        train_labels_N: their classes, 0 to ``num_classes`` - 1.
-        test_MChw: latents of other images.
-        test_labels_M: their classes.
-        prefixes: numbers of front channels.
-        num_classes: number of classes.
-
-    Raises:
-        DataError: there are fewer than 2 training images, no test image, or labels do not fit.
-    """
-    probe = fit_probe([(train_NChw, train_labels_N)], prefixes, num_classes=num_classes)
-    return [right / len(test_MChw) for right in probe.right(test_MChw, test_labels_M)]
-
-
 @dataclass(frozen=True, eq=False)
 class LinearProbe:
     """A fitted probe: of the first c channels, for each c.
@@ -84,7 +54,20 @@ class LinearProbe:
 
 
 def fit_probe(train: Iterable[tuple[Tensor, np.ndarray]], prefixes: Sequence[int], *, num_classes: int) -> LinearProbe:
-    """Fit the probe of `probe_accuracies` on latents ``N C h w`` and labels that come in parts; raise DataError as it does."""
+    """Fit a probe of the first c channels, for each c.
+
+    Features are standardised with the training images' mean and standard deviation, so that scaling a channel changes
+    nothing; the ridge is chosen per prefix by generalised cross-validation on the training images (Golub, Heath & Wahba
+    1979), so that few and many channels are treated alike.
+
+    Args:
+        train: latents ``N C h w`` of training images and their classes, in parts.
+        prefixes: numbers of front channels.
+        num_classes: number of classes; they are 0 to ``num_classes`` - 1.
+
+    Raises:
+        DataError: there are fewer than 2 training images, or labels do not fit.
+    """
     parts, all_labels, channels = [], [], 1
     for latents, labels in train:
         _check("training", len(latents), labels, num_classes)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from typing import Protocol
 
 import numpy as np
@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dcae15.data.pixels import to_pixels, to_uint8
-from dcae15.errors import ConfigError, DataError
+from dcae15.errors import DataError
 
 MAX_PSNR_DB = 100.0
 """PSNR given to images that agree (almost) exactly, so that a mean over images stays finite."""
@@ -50,9 +50,7 @@ def psnr(a_NHWC: np.ndarray, b_NHWC: np.ndarray) -> np.ndarray:
         return np.minimum(10.0 * np.log10(255.0**2 / mse), MAX_PSNR_DB)
 
 
-def ssim(
-    a_NHWC: np.ndarray, b_NHWC: np.ndarray, *, batch_size: int = 64, device: torch.device | str = "cpu"
-) -> np.ndarray:
+def ssim(a_NHWC: np.ndarray, b_NHWC: np.ndarray, device: torch.device | str = "cpu") -> np.ndarray:
     """Return the structural similarity of each image, float64, at most 1.
 
     Gaussian window of 11 pixels and sigma 1.5, K1 .01, K2 .03, range 255, population covariance, mean over channels and
@@ -65,14 +63,6 @@ def ssim(
     _check_pair(a_NHWC, b_NHWC)
     if min(a_NHWC.shape[1:3]) < SSIM_WINDOW:
         raise DataError(f"images of {a_NHWC.shape[1:3]} pixels; SSIM needs at least {SSIM_WINDOW} pixels on each side")
-    values = [
-        _ssim(a_NHWC[start : start + batch_size], b_NHWC[start : start + batch_size], device)
-        for start in range(0, len(a_NHWC), batch_size)
-    ]
-    return np.concatenate(values) if values else np.zeros(0)
-
-
-def _ssim(a_NHWC: np.ndarray, b_NHWC: np.ndarray, device: torch.device | str) -> np.ndarray:
     offsets = torch.arange(SSIM_WINDOW, dtype=torch.float64, device=device) - SSIM_WINDOW // 2
     window = torch.exp(-0.5 * (offsets / SSIM_SIGMA) ** 2)
     window /= window.sum()
@@ -93,113 +83,32 @@ def _ssim(a_NHWC: np.ndarray, b_NHWC: np.ndarray, device: torch.device | str) ->
 
 
 @torch.no_grad()
-def encode_images(
-    autoencoder: LatentCodec, images_NHWC: np.ndarray, *, batch_size: int = 64, device: torch.device | str = "cpu"
-) -> Tensor:
-    """Return the latents ``N C h w`` of uint8 images, on the CPU.
-
-    The autoencoder is on ``device``, in evaluation mode.
-    """
-    batches = (images_NHWC[start : start + batch_size] for start in range(0, len(images_NHWC), batch_size))
-    return torch.cat([autoencoder.encode(to_pixels(batch, device)).cpu() for batch in batches])
+def encode_images(autoencoder: LatentCodec, images_NHWC: np.ndarray, device: torch.device | str = "cpu") -> Tensor:
+    """Return the latents ``N C h w`` of a batch of uint8 images, on the CPU; the autoencoder is in evaluation mode."""
+    return autoencoder.encode(to_pixels(images_NHWC, device)).cpu()
 
 
 @torch.no_grad()
-def decode_latents(
-    autoencoder: LatentCodec, latents_Nchw: Tensor, *, batch_size: int = 64, device: torch.device | str = "cpu"
-) -> np.ndarray:
-    """Return the uint8 images ``N H W C`` of raw latents, of all channels or a prefix.
+def decode_latents(autoencoder: LatentCodec, latents_Nchw: Tensor, device: torch.device | str = "cpu") -> np.ndarray:
+    """Return the uint8 images ``N H W C`` of a batch of raw latents, of all channels or a prefix.
 
     Raises:
         DataError: the decoder returned pixels that are not finite.
     """
-    batches = latents_Nchw.split(batch_size)
-    return np.concatenate([to_uint8(autoencoder.decode(batch.to(device))) for batch in batches])
+    return to_uint8(autoencoder.decode(latents_Nchw.to(device)))
 
 
-def partial_reconstructions(
-    autoencoder: LatentCodec,
-    images_NHWC: np.ndarray,
-    prefixes: Sequence[int],
-    *,
-    batch_size: int = 64,
-    device: torch.device | str = "cpu",
-) -> Iterator[tuple[int, np.ndarray]]:
-    """Yield, for each prefix, ``(prefix, reconstructions N H W C)`` decoded from the first channels of the latents.
-
-    The images are encoded once. One set of reconstructions is made at a time: a caller that keeps none needs the memory
-    of one.
-
-    Raises:
-        ConfigError: a prefix is below 1 or above the number of latent channels.
-        DataError: the decoder returned pixels that are not finite.
-    """
-    latents = encode_images(autoencoder, images_NHWC, batch_size=batch_size, device=device)
-    yield from decoded_prefixes(autoencoder, latents, prefixes, batch_size=batch_size, device=device)
-
-
-def decoded_prefixes(
-    autoencoder: LatentCodec,
-    latents_Nchw: Tensor,
-    prefixes: Sequence[int],
-    *,
-    batch_size: int = 64,
-    device: torch.device | str = "cpu",
-) -> Iterator[tuple[int, np.ndarray]]:
-    """Yield what `partial_reconstructions` yields, from latents that are there already.
-
-    Raises:
-        ConfigError: as `partial_reconstructions`.
-        DataError: as `partial_reconstructions`.
-    """
-    channels = latents_Nchw.shape[1]
-    for prefix in prefixes:
-        if not 1 <= prefix <= channels:
-            raise ConfigError(f"prefix {prefix} of a latent with {channels} channels; choose from 1 to {channels}")
-    for prefix in prefixes:
-        yield prefix, decode_latents(autoencoder, latents_Nchw[:, :prefix], batch_size=batch_size, device=device)
-
-
-def reconstruction_row(prefix: int, images_NHWC: np.ndarray, reconstructions_NHWC: np.ndarray) -> dict[str, float]:
-    """Return ``{prefix, psnr (dB), ssim}``, both averaged over the images.
-
-    Raises:
-        DataError: as ``psnr`` and ``ssim``.
-    """
-    return {
-        "prefix": prefix,
-        "psnr": float(psnr(images_NHWC, reconstructions_NHWC).mean()),
-        "ssim": float(ssim(images_NHWC, reconstructions_NHWC).mean()),
-    }
-
-
+@torch.no_grad()
 def lpips(
-    module: PerceptualDistance,
-    a_NHWC: np.ndarray,
-    b_NHWC: np.ndarray,
-    *,
-    batch_size: int = 64,
-    device: torch.device | str = "cpu",
+    module: PerceptualDistance, a_NHWC: np.ndarray, b_NHWC: np.ndarray, device: torch.device | str = "cpu"
 ) -> np.ndarray:
     """Return the learned perceptual distance of each image, float64, at least 0 and 0 for equal ones (Zhang et al. 2018).
-
-    Args:
-        module: the distance, on ``device``: two sets of pixels ``B C H W`` in [-1, 1] to ``B`` numbers.
-        a_NHWC: uint8 images.
-        b_NHWC: uint8 images of the same shape.
-        batch_size: pairs compared at once.
-        device: where to compute.
 
     Raises:
         DataError: as ``psnr``.
     """
     _check_pair(a_NHWC, b_NHWC)
-    values = []
-    with torch.no_grad():
-        for start in range(0, len(a_NHWC), batch_size):
-            pair = (to_pixels(images[start : start + batch_size], device) for images in (a_NHWC, b_NHWC))
-            values.append(module(*pair).flatten().double().cpu().numpy())
-    return np.concatenate(values) if values else np.zeros(0)
+    return module(to_pixels(a_NHWC, device), to_pixels(b_NHWC, device)).flatten().double().cpu().numpy()
 
 
 def _check_pair(a: np.ndarray, b: np.ndarray) -> None:

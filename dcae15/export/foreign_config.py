@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from omegaconf import OmegaConf
@@ -12,89 +13,127 @@ from yaml import YAMLError
 
 from dcae15.errors import ConfigError
 from dcae15.models.presets import PRESETS, preset, published_name
-from dcae15.models.spec import AutoencoderSpec
+from dcae15.models.spec import ACTS, BLOCKS, DOWNSAMPLES, NORMS, UPSAMPLES, AutoencoderSpec
 
-# Our field -> their field, the value that the reader assumes when it is absent, and their values with ours.
-_Names = dict[str, tuple[str, Any, dict[Any, Any]]]
 
-_OFFICIAL_NUMBERS = {
-    "latent_channels": "latent_channels",
-    "encoder_widths": "encoder.width_list",
-    "encoder_depths": "encoder.depth_list",
-    "decoder_widths": "decoder.width_list",
-    "decoder_depths": "decoder.depth_list",
-}
-_OFFICIAL_BLOCKS = {"ResBlock": "ResBlock", "EViTGLU": "EViTGLU", "EViTS5GLU": "EViTS5GLU"}
-_OFFICIAL_NAMES: _Names = {
-    "encoder_blocks": ("encoder.block_type", "ResBlock", _OFFICIAL_BLOCKS),
-    "decoder_blocks": ("decoder.block_type", "ResBlock", _OFFICIAL_BLOCKS),
-    "decoder_norms": ("decoder.norm", "trms2d", {"trms2d": "rms_norm", "bn2d": "batch_norm"}),
-    "decoder_acts": ("decoder.act", "silu", {"silu": "silu", "relu": "relu"}),
-    "out_act": ("decoder.out_act", "relu", {"silu": "silu", "relu": "relu"}),
-    "downsample": (
-        "encoder.downsample_block_type",
-        "ConvPixelUnshuffle",
-        {"ConvPixelUnshuffle": "pixel_unshuffle", "Conv": "conv"},
-    ),
-    "upsample": (
-        "decoder.upsample_block_type",
-        "ConvPixelShuffle",
-        {"ConvPixelShuffle": "pixel_shuffle", "InterpolateConv": "interpolate"},
-    ),
-}
-_OFFICIAL_SHORTCUTS: dict[str, tuple[Any, dict[Any, bool]]] = {
-    "encoder.out_shortcut": ("averaging", {None: False, "averaging": True}),
-    "decoder.in_shortcut": ("duplicating", {None: False, "duplicating": True}),
-}
-# Field -> (assumed when absent, values that our graphs implement).
-_OFFICIAL_FIXED: dict[str, tuple[Any, tuple[Any, ...]]] = {
-    "in_channels": (3, (3,)),
-    "use_quant_conv": (False, (False,)),
-    "encoder.norm": ("trms2d", ("trms2d",)),
-    "encoder.act": ("silu", ("silu",)),
-    "encoder.downsample_match_channel": (True, (True,)),
-    "encoder.downsample_shortcut": ("averaging", ("averaging",)),
-    "encoder.out_norm": (None, (None,)),
-    "encoder.out_act": (None, (None,)),
-    "encoder.out_block_type": ("ConvLayer", ("ConvLayer", "AdaptiveOutputConvLayer")),
-    "encoder.double_latent": (False, (False,)),
-    "decoder.upsample_match_channel": (True, (True,)),
-    "decoder.upsample_shortcut": ("duplicating", ("duplicating",)),
-    "decoder.out_norm": ("trms2d", ("trms2d",)),
-    "decoder.in_block_type": ("ConvLayer", ("ConvLayer", "AdaptiveInputConvLayer")),
-}
+@dataclass(frozen=True)
+class _Dialect:
+    """How others write a graph. What a configuration does not give has the value that their reader assumes.
+
+    Attributes:
+        numbers: our field -> their field.
+        names: our field -> their field, the assumed value, and their values with ours.
+        shortcuts: their field -> the assumed value, and their values with what they mean.
+        fixed: their field -> the assumed value, and the values that our graphs implement.
+    """
+
+    numbers: dict[str, str]
+    names: dict[str, tuple[str, Any, dict[Any, Any]]]
+    shortcuts: dict[str, tuple[Any, dict[Any, bool]]]
+    fixed: dict[str, tuple[Any, tuple[Any, ...]]]
+
+    def read(self, config: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the fields of the graph."""
+        for name, (default, supported) in self.fixed.items():
+            value = config.get(name, default)
+            for item in value if isinstance(value, (list, tuple)) else [value]:
+                if item not in supported:
+                    raise _unsupported(name, value, name in config, supported)
+        if missing := [name for name in self.numbers.values() if name not in config]:
+            raise ConfigError(f"the autoencoder configuration misses {', '.join(missing)}")
+        return {
+            **{ours: config[theirs] for ours, theirs in self.numbers.items()},
+            **{ours: _translated(config, *entry) for ours, entry in self.names.items()},
+            "latent_shortcuts": _shortcuts(config, self.shortcuts),
+        }
+
+    def write(self, spec: AutoencoderSpec) -> dict[str, Any]:
+        """Return numbers and names as their fields."""
+        values = {theirs: getattr(spec, ours) for ours, theirs in self.numbers.items()}
+        for ours, (theirs, _, words) in self.names.items():
+            value, back = getattr(spec, ours), {ours: theirs for theirs, ours in words.items()}
+            values[theirs] = (
+                back.get(value, value) if isinstance(value, str) else [back.get(item, item) for item in value]
+            )
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
+
+
+def _alike(*words: str) -> dict[str, str]:
+    return dict(zip(words, words, strict=True))
+
+
+_OFFICIAL = _Dialect(
+    numbers={
+        "latent_channels": "latent_channels",
+        "encoder_widths": "encoder.width_list",
+        "encoder_depths": "encoder.depth_list",
+        "decoder_widths": "decoder.width_list",
+        "decoder_depths": "decoder.depth_list",
+    },
+    names={
+        "encoder_blocks": ("encoder.block_type", "ResBlock", _alike(*BLOCKS)),
+        "decoder_blocks": ("decoder.block_type", "ResBlock", _alike(*BLOCKS)),
+        "decoder_norms": ("decoder.norm", "trms2d", {"trms2d": "rms_norm", "bn2d": "batch_norm"}),
+        "decoder_acts": ("decoder.act", "silu", _alike(*ACTS)),
+        "out_act": ("decoder.out_act", "relu", _alike(*ACTS)),
+        "downsample": (
+            "encoder.downsample_block_type",
+            "ConvPixelUnshuffle",
+            {"ConvPixelUnshuffle": "pixel_unshuffle", "Conv": "conv"},
+        ),
+        "upsample": (
+            "decoder.upsample_block_type",
+            "ConvPixelShuffle",
+            {"ConvPixelShuffle": "pixel_shuffle", "InterpolateConv": "interpolate"},
+        ),
+    },
+    shortcuts={
+        "encoder.out_shortcut": ("averaging", {None: False, "averaging": True}),
+        "decoder.in_shortcut": ("duplicating", {None: False, "duplicating": True}),
+    },
+    fixed={
+        "in_channels": (3, (3,)),
+        "use_quant_conv": (False, (False,)),
+        "encoder.norm": ("trms2d", ("trms2d",)),
+        "encoder.act": ("silu", ("silu",)),
+        "encoder.downsample_match_channel": (True, (True,)),
+        "encoder.downsample_shortcut": ("averaging", ("averaging",)),
+        "encoder.out_norm": (None, (None,)),
+        "encoder.out_act": (None, (None,)),
+        "encoder.out_block_type": ("ConvLayer", ("ConvLayer", "AdaptiveOutputConvLayer")),
+        "encoder.double_latent": (False, (False,)),
+        "decoder.upsample_match_channel": (True, (True,)),
+        "decoder.upsample_shortcut": ("duplicating", ("duplicating",)),
+        "decoder.out_norm": ("trms2d", ("trms2d",)),
+        "decoder.in_block_type": ("ConvLayer", ("ConvLayer", "AdaptiveInputConvLayer")),
+    },
+)
 _OFFICIAL_IGNORED = {"pretrained_path", "pretrained_source", "pretrained_ema", "scaling_factor"}
 
-_DIFFUSERS_NUMBERS = {
-    "latent_channels": "latent_channels",
-    "encoder_widths": "encoder_block_out_channels",
-    "encoder_depths": "encoder_layers_per_block",
-    "decoder_widths": "decoder_block_out_channels",
-    "decoder_depths": "decoder_layers_per_block",
-}
 _DIFFUSERS_BLOCKS = {"ResBlock": "ResBlock", "EfficientViTBlock": "EViTGLU"}
-_DIFFUSERS_NAMES: _Names = {
-    "encoder_blocks": ("encoder_block_types", "ResBlock", _DIFFUSERS_BLOCKS),
-    "decoder_blocks": ("decoder_block_types", "ResBlock", _DIFFUSERS_BLOCKS),
-    "decoder_norms": ("decoder_norm_types", "rms_norm", {"rms_norm": "rms_norm", "batch_norm": "batch_norm"}),
-    "decoder_acts": ("decoder_act_fns", "silu", {"silu": "silu", "relu": "relu"}),
-    "out_act": ("decoder_conv_act_fn", "relu", {"silu": "silu", "relu": "relu"}),
-    "downsample": (
-        "downsample_block_type",
-        "pixel_unshuffle",
-        {"pixel_unshuffle": "pixel_unshuffle", "conv": "conv"},
-    ),
-    "upsample": (
-        "upsample_block_type",
-        "pixel_shuffle",
-        {"pixel_shuffle": "pixel_shuffle", "interpolate": "interpolate"},
-    ),
-}
-_DIFFUSERS_SHORTCUTS: dict[str, tuple[Any, dict[Any, bool]]] = {
-    "encoder_out_shortcut": (True, {False: False, True: True}),
-    "decoder_in_shortcut": (True, {False: False, True: True}),
-}
-_DIFFUSERS_FIXED: dict[str, tuple[Any, tuple[Any, ...]]] = {"in_channels": (3, (3,)), "attention_head_dim": (32, (32,))}
+_DIFFUSERS = _Dialect(
+    numbers={
+        "latent_channels": "latent_channels",
+        "encoder_widths": "encoder_block_out_channels",
+        "encoder_depths": "encoder_layers_per_block",
+        "decoder_widths": "decoder_block_out_channels",
+        "decoder_depths": "decoder_layers_per_block",
+    },
+    names={
+        "encoder_blocks": ("encoder_block_types", "ResBlock", _DIFFUSERS_BLOCKS),
+        "decoder_blocks": ("decoder_block_types", "ResBlock", _DIFFUSERS_BLOCKS),
+        "decoder_norms": ("decoder_norm_types", "rms_norm", _alike(*NORMS)),
+        "decoder_acts": ("decoder_act_fns", "silu", _alike(*ACTS)),
+        "out_act": ("decoder_conv_act_fn", "relu", _alike(*ACTS)),
+        "downsample": ("downsample_block_type", "pixel_unshuffle", _alike(*DOWNSAMPLES)),
+        "upsample": ("upsample_block_type", "pixel_shuffle", _alike(*UPSAMPLES)),
+    },
+    shortcuts={
+        "encoder_out_shortcut": (True, {False: False, True: True}),
+        "decoder_in_shortcut": (True, {False: False, True: True}),
+    },
+    fixed={"in_channels": (3, (3,)), "attention_head_dim": (32, (32,))},
+)
 _DIFFUSERS_SCALES = ((), (), (), (5,), (5,), (5,))  # what diffusers assumes
 
 
@@ -119,16 +158,11 @@ def spec_from_official(text: str) -> AutoencoderSpec:
     for key, value in values.items() if isinstance(values, dict) else ():
         nested = key in ("encoder", "decoder") and isinstance(value, dict)
         flat.update({f"{key}.{inner}": v for inner, v in value.items()} if nested else {key: value})
-    known = {*_OFFICIAL_FIXED, *_OFFICIAL_SHORTCUTS, *_OFFICIAL_NUMBERS.values(), *_OFFICIAL_IGNORED}
-    known |= {theirs for theirs, _, _ in _OFFICIAL_NAMES.values()}
+    known = {*_OFFICIAL.fixed, *_OFFICIAL.shortcuts, *_OFFICIAL.numbers.values(), *_OFFICIAL_IGNORED}
+    known |= {theirs for theirs, _, _ in _OFFICIAL.names.values()}
     if unknown := sorted(map(str, set(flat) - known)):
         raise ConfigError(f"unknown fields in the official autoencoder configuration: {', '.join(unknown)}")
-    _check_fixed(flat, _OFFICIAL_FIXED)
-    return AutoencoderSpec(
-        **_numbers(flat, _OFFICIAL_NUMBERS),
-        **{ours: _translated(flat, *entry) for ours, entry in _OFFICIAL_NAMES.items()},
-        latent_shortcuts=_shortcuts(flat, _OFFICIAL_SHORTCUTS),
-    )
+    return AutoencoderSpec(**_OFFICIAL.read(flat))
 
 
 def spec_from_diffusers(config: Mapping[str, Any]) -> AutoencoderSpec:
@@ -142,12 +176,11 @@ def spec_from_diffusers(config: Mapping[str, Any]) -> AutoencoderSpec:
     """
     if config.get("_class_name", "AutoencoderDC") != "AutoencoderDC":
         raise ConfigError(f"the diffusers configuration is of class {config['_class_name']}, not AutoencoderDC")
-    _check_fixed(config, _DIFFUSERS_FIXED)
-    numbers = _numbers(config, _DIFFUSERS_NUMBERS)
-    names = {ours: _translated(config, *entry) for ours, entry in _DIFFUSERS_NAMES.items()}
+    fields = _DIFFUSERS.read(config)
     for side in ("encoder", "decoder"):
-        names[f"{side}_blocks"] = _with_scales(config, side, names[f"{side}_blocks"], len(numbers["encoder_widths"]))
-    return AutoencoderSpec(**numbers, **names, latent_shortcuts=_shortcuts(config, _DIFFUSERS_SHORTCUTS))
+        blocks = _with_scales(config, side, fields[f"{side}_blocks"], len(fields["encoder_widths"]))
+        fields[f"{side}_blocks"] = blocks
+    return AutoencoderSpec(**fields)
 
 
 def spec_from_config(config: Mapping[str, Any]) -> AutoencoderSpec:
@@ -180,46 +213,23 @@ def official_config(spec: AutoencoderSpec, name: str = "") -> dict[str, str]:
 
 def official_dotlist(spec: AutoencoderSpec) -> str:
     """Undo ``spec_from_official``: write a graph as the official dotlist; without latent shortcuts it decodes prefixes."""
-    words = {theirs: getattr(spec, ours) for ours, theirs in _OFFICIAL_NUMBERS.items()}
-    for ours, (theirs, _, values) in _OFFICIAL_NAMES.items():
-        words[theirs] = _back(getattr(spec, ours), values)
+    words = _OFFICIAL.write(spec)
     if not spec.latent_shortcuts:
         words |= {"encoder.out_shortcut": "null", "decoder.in_shortcut": "null"}
         words["encoder.out_block_type"] = "AdaptiveOutputConvLayer"
         words["decoder.in_block_type"] = "AdaptiveInputConvLayer"
-    texts = {k: f"[{','.join(map(str, v))}]" if isinstance(v, (list, tuple)) else str(v) for k, v in words.items()}
+    texts = {k: f"[{','.join(map(str, v))}]" if isinstance(v, list) else str(v) for k, v in words.items()}
     return " ".join(f"{key}={value}" for key, value in texts.items())
 
 
 def diffusers_config(spec: AutoencoderSpec, scaling_factor: float) -> dict[str, Any]:
     """Return the config.json with which ``diffusers.AutoencoderDC`` builds this graph."""
-    config: dict[str, Any] = {"_class_name": "AutoencoderDC", "in_channels": 3, "attention_head_dim": 32}
-    config |= {theirs: getattr(spec, ours) for ours, theirs in _DIFFUSERS_NUMBERS.items()}
-    config |= {theirs: _back(getattr(spec, ours), values) for ours, (theirs, _, values) in _DIFFUSERS_NAMES.items()}
+    config = {"_class_name": "AutoencoderDC", "in_channels": 3, "attention_head_dim": 32, **_DIFFUSERS.write(spec)}
     for side in ("encoder", "decoder"):
         blocks = getattr(spec, f"{side}_blocks")
         config[f"{side}_block_types"] = ["ResBlock" if b == "ResBlock" else "EfficientViTBlock" for b in blocks]
         config[f"{side}_qkv_multiscales"] = [[5] if block == "EViTS5GLU" else [] for block in blocks]
-    shortcuts = dict.fromkeys(_DIFFUSERS_SHORTCUTS, spec.latent_shortcuts)
-    return {
-        **{key: list(value) if isinstance(value, tuple) else value for key, value in config.items()},
-        **shortcuts,
-        "scaling_factor": scaling_factor,
-    }
-
-
-def _check_fixed(config: Mapping[str, Any], fixed: dict[str, tuple[Any, tuple[Any, ...]]]) -> None:
-    for name, (default, supported) in fixed.items():
-        value = config.get(name, default)
-        for item in value if isinstance(value, (list, tuple)) else [value]:
-            if item not in supported:
-                raise _unsupported(name, value, name in config, supported)
-
-
-def _numbers(config: Mapping[str, Any], fields: dict[str, str]) -> dict[str, Any]:
-    if missing := [name for name in fields.values() if name not in config]:
-        raise ConfigError(f"the autoencoder configuration misses {', '.join(missing)}")
-    return {ours: config[theirs] for ours, theirs in fields.items()}
+    return config | dict.fromkeys(_DIFFUSERS.shortcuts, spec.latent_shortcuts) | {"scaling_factor": scaling_factor}
 
 
 def _translated(config: Mapping[str, Any], name: str, default: Any, values: dict[Any, Any]) -> Any:
@@ -273,8 +283,3 @@ def _unsupported(name: str, value: Any, given: bool, supported: tuple[Any, ...])
     return ConfigError(
         f"{name} = {value}{origin} is not supported; the published DC-AE graphs have {' or '.join(map(str, supported))}"
     )
-
-
-def _back(value: Any, values: dict[Any, Any]) -> Any:
-    names = {ours: theirs for theirs, ours in values.items()}
-    return names.get(value, value) if isinstance(value, str) else [names.get(item, item) for item in value]

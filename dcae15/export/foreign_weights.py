@@ -137,28 +137,18 @@ def load_foreign_autoencoder(
         raise WeightsError(f"{file}: {error}; {mending}") from error
 
 
-def import_autoencoder(
-    source: str, spec: AutoencoderSpec, *, uri: str, fingerprint: str, preset: str = "", ema: float | None = None
-) -> None:
+def import_autoencoder(source: str, spec: AutoencoderSpec, *, uri: str, fingerprint: str, preset: str = "") -> None:
     """Write foreign weights as an `Autoencoder` artifact to ``uri``.
 
     Its prefix choices are empty and its mask kind is ``unknown``; it has seen 0 images here. Its manifest also says where it
     comes from and, where known, what its latents are multiplied with elsewhere (``scaling_factor``) and its published name.
-
-    Args:
-        source: Weights file, official folder or diffusers folder.
-        spec: The graph of a bare file; a folder says its own.
-        uri: Where to write.
-        fingerprint: What names the result.
-        preset: Published name of a bare file's model; other names say nothing.
-        ema: Decay of a moving average to take, see `dcae15.weights.read_state_dict`.
 
     Raises:
         ConfigError: The folder's configuration is unknown or unsupported.
         StorageError: A file cannot be read or written.
         WeightsError: The weights are damaged, foreign, or do not fit the graph.
     """
-    network = load_foreign_autoencoder(source, spec, ema=ema)
+    network = load_foreign_autoencoder(source, spec)
     state = {key: value.contiguous() for key, value in network.state_dict().items()}
     storage.write_bytes(storage.join(uri, "weights.safetensors"), to_safetensors(state))
     artifacts.Autoencoder(

@@ -11,6 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.grad import conv2d_weight
 
+_MOST = 1e4
+_EPS = 1e-4  # keeps the factor finite when the discriminator has nothing to say
+
 
 def hinge_discriminator_loss(real: Tensor, fake: Tensor) -> Tensor:
     """Return what the discriminator minimises, from its logits of any shape: 1 when it is blind, 0 when it always wins."""
@@ -22,16 +25,12 @@ def generator_loss(fake: Tensor) -> Tensor:
     return -fake.float().mean()
 
 
-def adaptive_weight(ours: Tensor, theirs: Tensor, most: float = 1e4, eps: float = 1e-4) -> Tensor:
+def adaptive_weight(ours: Tensor, theirs: Tensor) -> Tensor:
     """Return the factor that makes both gradients at the decoder's last layer equally long (arXiv 2012.09841, Eq. 7).
 
-    Args:
-        ours: gradient of the reconstruction losses with respect to the layer's weight.
-        theirs: gradient of the generator loss.
-        most: upper limit.
-        eps: keeps the factor finite when the discriminator has nothing to say.
+    ``ours`` is the gradient of the reconstruction losses with respect to that weight, ``theirs`` that of the generator loss.
     """
-    return (ours.float().norm() / (theirs.float().norm() + eps)).clamp(0, most).detach()
+    return (ours.float().norm() / (theirs.float().norm() + _EPS)).clamp(0, _MOST).detach()
 
 
 class LastLayer:

@@ -20,9 +20,6 @@ def latent_health(latents_BChw: Tensor) -> dict[str, Tensor]:
     it fall below 1, because front channels carry the structure; near 1 the space is not structured, near 0 the rear
     channels are unused.
 
-    Args:
-        latents_BChw: all C channels, of any type.
-
     Returns:
         Scalars in float32, detached.
     """

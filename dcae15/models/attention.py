@@ -45,10 +45,6 @@ class LinearAttention(nn.Module):
 
     ``to_q``, ``to_k`` and ``to_v`` are the thirds of one projection, whose channels are (heads, q then k then v, 32): the names
     are those of diffusers, which cut it so.
-
-    Args:
-        channels: Channels in and out.
-        scales: Windows, in pixels, that give further heads.
     """
 
     def __init__(self, channels: int, scales: tuple[int, ...] = ()):
@@ -76,9 +72,9 @@ class LinearAttention(nn.Module):
 class GatedConv(nn.Module):
     """conv1x1 -> SiLU -> depthwise conv3x3 -> gate -> conv1x1 -> norm ("GLUMBConv"); shape is kept."""
 
-    def __init__(self, channels: int, expand: int = 4):
+    def __init__(self, channels: int):
         super().__init__()
-        hidden = expand * channels
+        hidden = 4 * channels
         self.conv_inverted = nn.Conv2d(channels, 2 * hidden, 1)
         self.conv_depth = nn.Conv2d(2 * hidden, 2 * hidden, 3, padding=1, groups=2 * hidden)
         self.conv_point = nn.Conv2d(hidden, channels, 1, bias=False)

@@ -9,15 +9,7 @@ from torch import Tensor, nn
 
 from dcae15.errors import ConfigError
 from dcae15.models.attention import EViTBlock
-from dcae15.models.blocks import (
-    ChannelRMSNorm,
-    Downsample,
-    PrefixInConv,
-    PrefixOutConv,
-    ResBlock,
-    Upsample,
-    activation,
-)
+from dcae15.models.blocks import ChannelRMSNorm, Downsample, PrefixInConv, PrefixOutConv, ResBlock, Upsample, activation
 from dcae15.models.spec import AutoencoderSpec
 
 PIXEL_CHANNELS = 3
@@ -116,10 +108,6 @@ class Autoencoder(nn.Module):
     Pixels are RGB in [-1, 1]; the decoder's output is not clamped. Latents are raw: no scale, no shift. Keeping the
     first c channels and filling the others with zeros are the same function for every graph (arXiv 2508.00413, equation 1).
     1.1 and 1.5 have the same weights and differ in training only. Parameters are named as in diffusers' ``AutoencoderDC``.
-
-    Args:
-        spec: The graph.
-        generator: Source of the initial weights; None draws them from torch's global generator.
 
     Attributes:
         prefix_choices: Prefix lengths that the weights were trained with; empty when that is not known.

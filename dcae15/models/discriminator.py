@@ -66,11 +66,7 @@ class PatchDiscriminator(nn.Module):
                 nn.init.zeros_(layer.bias)
 
     def forward(self, pixels_BCHW: Tensor) -> Tensor:
-        """Return one logit per patch.
-
-        Raises:
-            ConfigError: the images are too small for even one patch.
-        """
+        """Return one logit per patch. Raises ConfigError: the images are too small for even one patch."""
         height, width = pixels_BCHW.shape[-2:]
         if min(height, width) < self.least_side:
             raise ConfigError(

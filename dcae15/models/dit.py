@@ -135,11 +135,6 @@ class DiT(nn.Module):
     It takes any c <= C front channels and returns as many; it is not told c (augmented diffusion training, arXiv
     2508.00413, equation 2). Latents with the rear channels set to zero give the same first c output channels.
     Parameters are named as in the official DiT, and the fixed positions are part of the state dict as they are there.
-
-    Args:
-        spec: The shape.
-        generator: Source of the initial weights; None draws them from torch's global generator.
-        label_std: Standard deviation of the initial class embeddings.
     """
 
     pos_embed: Tensor

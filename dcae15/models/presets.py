@@ -2,27 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 import re
 
 from dcae15.errors import ConfigError
 from dcae15.models.spec import AutoencoderSpec
 
-GRAPH_FIELDS = (
-    "latent_channels",
-    "encoder_widths",
-    "encoder_depths",
-    "decoder_widths",
-    "decoder_depths",
-    "encoder_blocks",
-    "decoder_blocks",
-    "decoder_norms",
-    "decoder_acts",
-    "latent_shortcuts",
-    "out_act",
-    "downsample",
-    "upsample",
-)
+GRAPH_FIELDS = tuple(f.name for f in dataclasses.fields(AutoencoderSpec))
 """Fields of a configuration that describe a custom graph; each is the field of `AutoencoderSpec` of the same name."""
 
 _F32 = (128, 256, 512, 512, 1024, 1024)

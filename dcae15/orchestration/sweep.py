@@ -113,7 +113,7 @@ class _Run:
             parent = tracking.start_run(
                 self.config, self.config.storage, self.sweep.name, "sweep", self.digest, self._parameters()
             )
-            tracker = tracking.open_tracker(parent)
+            tracker = tracking.Tracker(parent)
             job = Job(self.sweep, self.overrides, self.config.storage, self.folder, share, parent)
             print(f"{self.sweep.name}: {concurrent} trials at once, records in {self.folder}", flush=True)
             try:

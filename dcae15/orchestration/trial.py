@@ -101,7 +101,7 @@ class _Trial:
 
     def run(self, report: Callable[[Row], None]) -> dict[str, float]:
         self._write()
-        tracker = tracking.open_tracker(self.tracker)
+        tracker = tracking.Tracker(self.tracker)
         # A member of a population changes its values on its way.
         tracker.tags({"trial": label(self.job.sweep, self.record)})
 

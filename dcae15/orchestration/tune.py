@@ -283,6 +283,6 @@ class _Watch(TrialProgressCallback):
         if not record.run_id:
             return
         parent = self._job.parent
-        run = tracking.TrackerSpec(parent.uri, parent.experiment_id, record.run_id, parent.run_id)
-        tracking.open_tracker(run).tags({"ended": f"{status} {error}".strip()})
+        run = tracking.TrackerSpec(parent.uri, parent.experiment_id, record.run_id)
+        tracking.Tracker(run).tags({"ended": f"{status} {error}".strip()})
         tracking.finish_tree(run, "FINISHED" if status == "stopped" else "FAILED")

@@ -28,10 +28,6 @@ def render(data: ReportData, pictures: Mapping[str, bytes]) -> str:
     """Return the report as one HTML page: pictures and styles inlined, no scripts, nothing loaded from elsewhere.
 
     Sections without data are left out or say why; NaN is shown as 'not measured'. All text is escaped.
-
-    Args:
-        data: what is shown.
-        pictures: PNG bytes by name, as `dcae15.report.figures.pictures` draws them.
     """
     embedded = {name: data_uri(png) for name, png in pictures.items()}
     return (

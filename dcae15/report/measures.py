@@ -168,13 +168,7 @@ MEASURES: dict[str, Measure] = {
 RECONSTRUCTION = ("psnr", "ssim", "lpips", "frechet_distance", "class_accuracy")
 """Measures of what the first channels decode to, in reading order."""
 
-STRUCTURE = (
-    "low_frequency_share",
-    "high_frequency_share",
-    "explained_share",
-    "probe_accuracy",
-    "effective_rank",
-)
+STRUCTURE = ("low_frequency_share", "high_frequency_share", "explained_share", "probe_accuracy", "effective_rank")
 """Measures of what the first channels hold, in reading order."""
 
 SUMMARY = ("object_sparsity", "object_front_share", "detail_sparsity", "detail_front_share", "object_share")

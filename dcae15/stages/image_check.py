@@ -29,9 +29,9 @@ def check_images(config: Config, cluster: Cluster) -> str:
     everything = pa.concat_tables([source.train, source.val]).unify_dictionaries().combine_chunks()
     places = _chunks(everything, source.kind)
     chunks = [sources.take(everything, rows) for rows in places]
-    found, digests = inspection.Findings(), np.zeros((source.count, 16), np.uint8)
+    found, digests = inspection.SourceFindings(), np.zeros((source.count, 16), np.uint8)
     work = functools.partial(_inspect, source.kind, config.data)
-    parts: dict[int, inspection.Findings] = {}
+    parts: dict[int, inspection.SourceFindings] = {}
     pool = cluster.resources.readers()
     for place, part in cluster.map("validate", lambda: work, chunks, pool, size=len, describe=_between):
         digests[places[place]] = np.frombuffer(part.digests, np.uint8).reshape(-1, 16)
@@ -45,7 +45,7 @@ def check_images(config: Config, cluster: Cluster) -> str:
     return "prepare_images would succeed"
 
 
-def _inspect(kind: str, data: DataConfig, chunk: pa.Table) -> inspection.Findings:
+def _inspect(kind: str, data: DataConfig, chunk: pa.Table) -> inspection.SourceFindings:
     return inspection.inspect(chunk, kind, data)
 
 

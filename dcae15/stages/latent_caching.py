@@ -12,7 +12,7 @@ import torch
 from dcae15 import artifacts
 from dcae15.cluster import Cluster
 from dcae15.config import Config, LatentsConfig
-from dcae15.data import encoding, shards, statistics
+from dcae15.data import encoding, latent_statistics, shards
 from dcae15.data.shards import ShardRecord
 from dcae15.errors import ConfigError
 from dcae15.library import load_autoencoder
@@ -61,7 +61,7 @@ class EncodeWriter:
         )
         shape = (self.spec.channels, self.spec.height, self.spec.width)
         stored = shards.decode_latents(rows.column("latent"), shape, self.config.dtype)
-        return shards.write_shard(self.root, plan.path, rows, statistics=statistics.measure(stored))
+        return shards.write_shard(self.root, plan.path, rows, statistics=latent_statistics.measure_latents(stored))
 
 
 def plan_latents(image_set: artifacts.ImageSet, config: LatentsConfig) -> list[ShardPlan[tuple[artifacts.Shard, bool]]]:
@@ -139,7 +139,7 @@ def commit(
         fingerprint,
         spec=spec,
         dtype=config.dtype,
-        statistics=statistics.merge(measured),
+        statistics=latent_statistics.merge_measured(measured),
         splits=splits,
         class_names=image_set.class_names,
         mirror=config.mirror,

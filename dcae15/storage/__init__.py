@@ -41,7 +41,6 @@ __all__ = [
     "remove_unfinished",
     "resolve",
     "sha256",
-    "size",
     "write_bytes",
     "write_json",
     "xxh3",
@@ -51,11 +50,7 @@ CHECK_SECONDS = 10.0  # how long check_access retries: before any work, a typo i
 
 
 def read_bytes(uri: str) -> bytes:
-    """Return the content of a file.
-
-    Raises:
-        StorageError: the file does not exist or cannot be read.
-    """
+    """Return the content of a file. Raises StorageError: the file does not exist or cannot be read."""
     uri = canonical(uri)
     return attempt(uri, "read", lambda: remote.read(uri) if is_remote(uri) else Path(uri).read_bytes())
 
@@ -89,11 +84,7 @@ def create_bytes(uri: str, data: bytes) -> bool:
 
 
 def read_json(uri: str) -> Any:
-    """Return the value in a JSON file.
-
-    Raises:
-        StorageError: the file does not exist, cannot be read or is not JSON.
-    """
+    """Return the value in a JSON file. Raises StorageError: the file does not exist, cannot be read or is not JSON."""
     try:
         return json.loads(read_bytes(uri))
     except ValueError as error:
@@ -101,11 +92,7 @@ def read_json(uri: str) -> Any:
 
 
 def write_json(uri: str, value: Any) -> None:
-    """Write a value as JSON (sorted keys, indented), atomically.
-
-    Raises:
-        StorageError: the file cannot be written.
-    """
+    """Write a value as JSON (sorted keys, indented), atomically. Raises StorageError: the file cannot be written."""
     write_bytes(uri, (json.dumps(value, sort_keys=True, indent=2) + "\n").encode())
 
 
@@ -118,15 +105,6 @@ def open_read(uri: str) -> BinaryIO:
     """
     uri = canonical(uri)
     return attempt(uri, "open", lambda: remote.open_read(uri) if is_remote(uri) else Path(uri).open("rb"))
-
-
-def size(uri: str) -> int:
-    """Return the size of a file in bytes.
-
-    Raises:
-        StorageError: the file does not exist or cannot be asked.
-    """
-    return file_info(uri).size
 
 
 def file_info(uri: str) -> FileInfo:

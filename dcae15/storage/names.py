@@ -65,11 +65,7 @@ def join(uri: str, *parts: str) -> str:
 
 
 def canonical(uri: str) -> str:
-    """Do what `resolve` does, but leave every $ in a name alone.
-
-    Raises:
-        StorageError: the URI is malformed or holds credentials.
-    """
+    """Do what `resolve` does, but leave every $ in a name alone. Raises StorageError: the URI is malformed or holds credentials."""
     if not uri:
         raise StorageError("An empty path names no storage. Give a folder, or s3://bucket/folder.")
     match = _SCHEME.match(uri)

@@ -21,12 +21,7 @@ READ_AHEAD_BYTES = 8 * 2**20  # what an open file fetches beyond what was asked 
 S3_RETRIES = {"mode": "standard", "total_max_attempts": 3}
 _S3_OPTIONS = {
     "max_concurrency": 1,  # a read is one request, so it sees one version of the object
-    "config_kwargs": {
-        "retries": S3_RETRIES,
-        "connect_timeout": 5,
-        "read_timeout": 60,
-        "max_pool_connections": 32,
-    },
+    "config_kwargs": {"retries": S3_RETRIES, "connect_timeout": 5, "read_timeout": 60, "max_pool_connections": 32},
 }
 _UPLOAD_CONCURRENCY = 8
 _REMOVE_CONCURRENCY = 16

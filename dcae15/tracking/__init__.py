@@ -2,22 +2,11 @@
 
 Above them are those of a sweep and its trials.
 
-The driver starts runs and gets a ``TrackerSpec``; a worker opens it. Ids are passed explicitly: MLflow's global state
-(an active run, a current experiment) is never used, because it gets lost between processes.
+The driver starts runs and gets a ``TrackerSpec``; a worker makes a ``Tracker`` of it. Ids are passed explicitly: MLflow's
+global state (an active run, a current experiment) is never used, because it gets lost between processes.
 """
 
 from dcae15.tracking.runs import finish_tree, start_pipeline_run, start_run, start_stage_run
-from dcae15.tracking.tracker import MlflowTracker, NullTracker, Status, Tracker, TrackerSpec, open_tracker
+from dcae15.tracking.tracker import Status, Tracker, TrackerSpec
 
-__all__ = [
-    "MlflowTracker",
-    "NullTracker",
-    "Status",
-    "Tracker",
-    "TrackerSpec",
-    "finish_tree",
-    "open_tracker",
-    "start_pipeline_run",
-    "start_run",
-    "start_stage_run",
-]
+__all__ = ["Status", "Tracker", "TrackerSpec", "finish_tree", "start_pipeline_run", "start_run", "start_stage_run"]

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import logging
 import os
-import platform
 import socket
 import subprocess
 from collections.abc import Mapping
@@ -13,6 +11,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dcae15.artifacts import environment
 from dcae15.config import Config, active_fields, fingerprint, leaves
 from dcae15.errors import ConfigError
 from dcae15.redaction import redact
@@ -32,15 +31,11 @@ def start_pipeline_run(config: Config, storage_root: str, name: str) -> TrackerS
     """Start the run above all stages, or continue the unfinished one of the same name and config.
 
     Creates the database and the experiment where they are missing; must therefore run in the driver, before any worker
-    tracks. Runs that a killed driver of this machine left behind as RUNNING are marked KILLED.
-
-    Args:
-        config: ``config.tracking`` says where; every field is recorded as a parameter, credentials masked.
-        storage_root: path or URI that holds all artifacts.
-        name: name of the run in MLflow.
+    tracks. Runs that a killed driver of this machine left behind as RUNNING are marked KILLED. Every field of the
+    configuration is recorded as a parameter, credentials masked.
 
     Returns:
-        What ``open_tracker`` and ``start_stage_run`` need; an empty spec when tracking is switched off.
+        What ``Tracker`` and ``start_stage_run`` need; an empty spec when tracking is switched off.
 
     Raises:
         ConfigError: the tracking URI cannot be used.
@@ -54,16 +49,7 @@ def start_pipeline_run(config: Config, storage_root: str, name: str) -> TrackerS
 def start_run(
     config: Config, storage_root: str, name: str, stage: str, digest: str, params: Mapping[str, Any]
 ) -> TrackerSpec:
-    """Start a run above others, or continue the unfinished one of the same kind and digest; see `start_pipeline_run`.
-
-    Args:
-        config: ``config.tracking`` says where.
-        storage_root: path or URI that holds all artifacts.
-        name: name of the run in MLflow.
-        stage: kind of work, such as ``sweep``.
-        digest: what tells this work from others of its kind.
-        params: recorded as parameters, credentials masked.
-    """
+    """Start a run above others, or continue the unfinished one of the same kind and digest; see `start_pipeline_run`."""
     if not config.tracking.enabled:
         return TrackerSpec()
     uri = database.choose_uri(config.tracking.uri, storage_root)
@@ -106,7 +92,7 @@ def start_stage_run(
     except Exception as error:
         _log.warning("tracking failed; stage %s goes on untracked: %s", stage, _reason(error))
         return TrackerSpec()
-    return TrackerSpec(parent.uri, parent.experiment_id, run_id, parent.run_id)
+    return TrackerSpec(parent.uri, parent.experiment_id, run_id)
 
 
 def finish_tree(spec: TrackerSpec, status: Status) -> None:
@@ -196,28 +182,17 @@ def _mark_abandoned(client: MlflowClient, experiment_id: str) -> None:
 def _alive(process: int) -> bool:
     try:
         os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
+    except OSError as error:
+        return isinstance(error, PermissionError)  # somebody else's
     return True
 
 
 @cache
 def _environment() -> dict[str, str]:
-    versions = [f"{package} {_version(package)}" for package in ("dcae15", "torch", "ray", "mlflow")]
-    system = [f"python {platform.python_version()}", platform.platform()]
-    tags = {"dcae15.environment": ", ".join(versions + system)}
+    tags = {"dcae15.environment": ", ".join(f"{name} {value}" for name, value in environment().items())}
     if commit := _commit(Path(__file__)):
         tags["mlflow.source.git.commit"] = commit
     return tags
-
-
-def _version(package: str) -> str:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return "unknown"
 
 
 def _commit(file: Path) -> str:

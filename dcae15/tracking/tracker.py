@@ -1,4 +1,4 @@
-"""A tracker: what a stage may write down, and the implementations that write to MLflow or nowhere."""
+"""A tracker: what a stage may write down, in one MLflow run."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import logging
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal
 
 from dcae15.redaction import redact
 from dcae15.tracking.database import connect
@@ -23,28 +23,6 @@ _MOST_METRICS = 1_000  # MLflow's limit of one batch
 _MUTE_SECONDS = 60.0
 
 
-class Tracker(Protocol):
-    """Where a stage writes down how it goes. No method raises because the tracking server is in trouble."""
-
-    def metrics(self, values: Mapping[str, float], step: int) -> None:
-        """Record numbers at ``step`` images seen; what was recorded before a restart is not repeated."""
-
-    def picture(self, name: str, image_HWC: np.ndarray, step: int) -> None:
-        """Record a picture, uint8 of shape (height, width, 3), at ``step`` images seen; not repeated either."""
-
-    def text(self, text: str, path: str) -> None:
-        """Store a text file at this path below the run's artifacts."""
-
-    def dict(self, values: Mapping[str, Any], path: str) -> None:
-        """Store a .json or .yaml file at this path below the run's artifacts."""
-
-    def tags(self, values: Mapping[str, str]) -> None:
-        """Set tags of the run."""
-
-    def finish(self, status: Status) -> None:
-        """End the run."""
-
-
 @dataclass(frozen=True)
 class TrackerSpec:
     """A run that another process can open; an empty ``run_id`` means that nothing is tracked.
@@ -53,46 +31,21 @@ class TrackerSpec:
         uri: tracking server or database; may hold a password, therefore not shown.
         experiment_id: MLflow's id of the experiment.
         run_id: MLflow's id of the run.
-        parent_run_id: id of the run above; empty for a pipeline's own run.
     """
 
     uri: str = field(default="", repr=False)
     experiment_id: str = ""
     run_id: str = ""
-    parent_run_id: str = ""
 
 
-def open_tracker(spec: TrackerSpec) -> Tracker:
-    """Return the tracker of a run, in any process; nothing is contacted before the first value is written."""
-    return MlflowTracker(spec) if spec.run_id else NullTracker()
+class Tracker:
+    """Where a stage writes down how it goes, in any process: an MLflow run, or nowhere for an empty spec.
 
+    Nothing is contacted before the first value is written. No method raises because the tracking server is in trouble: after a
+    failure one warning is logged, values are dropped for a minute, and then it tries again.
+    """
 
-class NullTracker:
-    """A tracker that keeps nothing."""
-
-    def metrics(self, values: Mapping[str, float], step: int) -> None:
-        """Keep nothing."""
-
-    def picture(self, name: str, image_HWC: np.ndarray, step: int) -> None:
-        """Keep nothing."""
-
-    def text(self, text: str, path: str) -> None:
-        """Keep nothing."""
-
-    def dict(self, values: Mapping[str, Any], path: str) -> None:
-        """Keep nothing."""
-
-    def tags(self, values: Mapping[str, str]) -> None:
-        """Keep nothing."""
-
-    def finish(self, status: Status) -> None:
-        """Keep nothing."""
-
-
-class MlflowTracker:
-    """Writes to one MLflow run; after a failure it warns once, drops values for a minute, and tries again."""
-
-    def __init__(self, spec: TrackerSpec) -> None:
+    def __init__(self, spec: TrackerSpec = TrackerSpec()) -> None:
         self._spec = spec
         self._client: MlflowClient | None = None
         self._metrics_before: set[str] = set()  # recorded before this process came; their last step is not known yet
@@ -140,7 +93,7 @@ class MlflowTracker:
 
     def _safely(self, write: Callable[[MlflowClient], None]) -> None:
         """Write, or warn: hours of training are worth more than a number in a diagram."""
-        if time.monotonic() < self._muted_until:
+        if not self._spec.run_id or time.monotonic() < self._muted_until:
             return
         try:
             write(self._connected())

@@ -153,7 +153,7 @@ def read_shards(folder: Path) -> int:
         columns = cache.get(i)
         for first in range(0, len(columns["labels"]), BATCH):
             values = columns["values"][first : first + BATCH]
-            count += len(loader.float_latents(values if values.flags.writeable else values.copy(), latent_set.dtype))
+            count += len(shards.float_latents(values if values.flags.writeable else values.copy(), latent_set.dtype))
     cache.close()
     return count
 

@@ -123,10 +123,10 @@ def _run_bare(job: Job, config: Any) -> None:
             writer.write(plan)
         return
     from dcae15.runtime import LocalRuntime
-    from dcae15.tracking import NullTracker
+    from dcae15.tracking import Tracker
     from dcae15.training import stages
 
-    common = {"runtime": LocalRuntime(device=torch.device("cpu")), "tracker": NullTracker(), "fingerprint": "benchmark"}
+    common = {"runtime": LocalRuntime(device=torch.device("cpu")), "tracker": Tracker(), "fingerprint": "benchmark"}
     getattr(stages, job.stage)(config, uri=job.uri, **job.inputs, **common)
 
 

@@ -146,7 +146,7 @@ OPERATIONS: dict[str, Callable[[str], object]] = {
     "read_bytes": lambda root: storage.read_bytes(f"{root}/file"),
     "open_read": lambda root: storage.open_read(f"{root}/file").read(),
     "read_range": lambda root: storage.read_range(f"{root}/file", 1, 2),
-    "size": lambda root: storage.size(f"{root}/file"),
+    "size": lambda root: storage.file_info(f"{root}/file").size,
     "write_bytes": lambda root: storage.write_bytes(f"{root}/new", b"new"),
     "create_bytes": lambda root: storage.create_bytes(f"{root}/claim", b"new"),
     "exists": lambda root: storage.exists(f"{root}/file"),

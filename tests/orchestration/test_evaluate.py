@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.scripts import REPOSITORY, workplace
-from tests.unit.evaluation.test_measure import autoencoder, image_set
+from tests.unit.evaluation.test_evaluate_run import autoencoder, image_set
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(1200)]
 

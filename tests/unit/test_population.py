@@ -31,7 +31,7 @@ from dcae15.orchestration.population import (
 )
 from dcae15.orchestration.trial import Job, config_of
 from dcae15.runtime import LocalRuntime
-from dcae15.tracking import NullTracker, TrackerSpec
+from dcae15.tracking import Tracker, TrackerSpec
 from dcae15.training import stages
 from dcae15.trials import TrialRecord
 from tests.unit.training import small
@@ -269,7 +269,7 @@ def test_who_goes_on_from_anothers_state_ends_with_the_bits_of_its_schedule(tmp_
             "latents": latents,
             "fingerprint": "x",
             "runtime": runtime,
-            "tracker": NullTracker(),
+            "tracker": Tracker(),
             "until": until,
         }
         stages.train_diffusion(config_of(job, trial), uri=uri, **arguments)

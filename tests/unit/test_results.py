@@ -6,12 +6,12 @@ import pytest
 
 from dcae15 import artifacts
 from dcae15.config import build, from_overrides
-from dcae15.evaluation.measure import evaluate
+from dcae15.evaluation.evaluate_run import evaluate
 from dcae15.orchestration.plan import Stage
 from dcae15.orchestration.results import gather
 from dcae15.report.figures import pictures
 from dcae15.report.html import render
-from tests.unit.evaluation.test_measure import autoencoder, image_set
+from tests.unit.evaluation.test_evaluate_run import autoencoder, image_set
 
 
 def test_what_was_measured_on_the_way_is_shown(tmp_path: Path):

@@ -12,7 +12,7 @@ import pytest
 
 from dcae15 import storage
 from dcae15.data import sources
-from dcae15.data.sources import Selection, tars
+from dcae15.data.sources import Selection, imagenet_tars
 from dcae15.errors import StorageError
 from dcae15.stages import source_opening as opening
 from tests import layouts
@@ -75,7 +75,7 @@ def test_a_tar_that_was_mended_is_indexed_anew(tmp_path):
 def test_a_tar_of_tars_is_read_once(tmp_path, monkeypatch):
     uri = layouts.as_imagenet_tars(tmp_path / "tars", layouts.pictures(broken=False))
     first = opened(str(tmp_path), uri)
-    monkeypatch.setattr(tars.Tar, "open", None)
+    monkeypatch.setattr(imagenet_tars, "open_tar", None)
     assert opened(str(tmp_path), uri) == first
     with pytest.raises(TypeError):
         opened(str(tmp_path / "other"), uri)

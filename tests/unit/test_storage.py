@@ -224,7 +224,7 @@ def test_open_read_serves_parquet_and_seeks(root: str):
 def test_ranges_are_exact(root: str):
     data = bytes(range(256)) * 40
     storage.write_bytes(f"{root}/a", data)
-    assert storage.size(f"{root}/a") == len(data)
+    assert storage.file_info(f"{root}/a").size == len(data)
     assert storage.read_range(f"{root}/a", 300, 1000) == data[300:1300]
     assert storage.read_range(f"{root}/a", len(data) - 1, 1) == data[-1:]
     assert storage.read_range(f"{root}/a", 5, 0) == b""

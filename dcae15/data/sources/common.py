@@ -55,12 +55,6 @@ class Selection:
     classes: tuple[str, ...] = ()
     seed: int = 0
 
-    def __post_init__(self) -> None:
-        if not 0 <= self.val_fraction < 1:
-            raise ConfigError(f"data.val_fraction is {self.val_fraction}: use a share in [0, 1).")
-        if self.limit < 0:
-            raise ConfigError(f"data.limit is {self.limit}: use 0 for all images, or the number of images per split.")
-
 
 @dataclass(frozen=True)
 class Container:

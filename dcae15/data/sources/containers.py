@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import PurePosixPath
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
 from dcae15 import storage
-from dcae15.data.sources.common import SCHEMA, Container, pc, rows, state_of
+from dcae15.data.sources.common import SCHEMA, Container, Listing, pc, rows, state_of
 from dcae15.errors import DataError
 from dcae15.storage import FileInfo
 
+COMPRESSED = (".tar.gz", ".tgz", ".tar.zst", ".tar.bz2", ".tar.xz")
 _SPLIT = re.compile(r"(?:^|[-_.])(train(?:ing)?|val(?:id(?:ation)?)?|test(?:ing)?)(?=[-_.\d]|$)", re.IGNORECASE)
 _FOLDER = re.compile(r"(train(?:ing)?|val(?:id(?:ation)?)?)", re.IGNORECASE)
 
@@ -32,8 +34,13 @@ def split_containers(kind: str, uri: str, files: Sequence[FileInfo]) -> list[Con
     """Return a container for each file of ``train`` and ``val``; those of ``test`` have no labels and are left out.
 
     Raises:
-        DataError: some names say the split and others do not, or all are of ``test``.
+        DataError: a tar is compressed, some names say the split and others do not, or all are of ``test``.
     """
+    packed = [info.path for info in files if info.path.lower().endswith(COMPRESSED)]
+    if packed:
+        raise DataError(
+            f"'{uri}' has '{packed[0]}': images in a compressed tar cannot be read one by one. Decompress it to .tar."
+        )
     found = [(info, split_of(info.path or PurePosixPath(uri).name)) for info in files]
     named = [(info, split) for info, split in found if split in ("train", "val")]
     unnamed = [info for info, split in found if not split]
@@ -52,6 +59,17 @@ def split_containers(kind: str, uri: str, files: Sequence[FileInfo]) -> list[Con
         stem = PurePosixPath(info.path or uri).with_suffix("").as_posix() if info.path else PurePosixPath(uri).stem
         containers.append(Container(kind, place, stem, place, 0, info.size, split, state_of(info)))
     return containers
+
+
+def joined(listing: Listing, tables: Sequence[pa.Table]) -> tuple[pa.Table, Callable[[int], tuple[Container, int]]]:
+    """Return the indexes of all containers as one table, and what tells the container of a row, and its row there."""
+    starts = np.cumsum([0, *(table.num_rows for table in tables)])
+
+    def container_of(row: int) -> tuple[Container, int]:
+        place = int(np.searchsorted(starts, row, side="right")) - 1
+        return listing.containers[place], row - int(starts[place])
+
+    return pa.concat_tables([table.replace_schema_metadata() for table in tables]), container_of
 
 
 def by_split(

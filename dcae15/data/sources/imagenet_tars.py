@@ -16,7 +16,7 @@ from dcae15 import storage
 from dcae15.data.sources import common
 from dcae15.data.sources.common import Container, Listing, Selection, Source
 from dcae15.data.sources.containers import by_split
-from dcae15.data.sources.tars import Tar, open_compressed
+from dcae15.data.sources.tars import members, open_tar
 from dcae15.errors import DataError
 from dcae15.storage import FileInfo
 
@@ -28,14 +28,14 @@ _VAL_NAME = re.compile(r"ILSVRC2012_val_(\d{8})\.[A-Za-z]+")
 _TRUTH = "data/ILSVRC2012_validation_ground_truth.txt"
 _SYNSETS = "data/meta.mat"
 _COUNT = "num_train_images"
+_CLASS_TARS = pa.schema({"path": pa.string(), "wnid": pa.string(), "offset": pa.int64(), "size": pa.int64()})
+_IMAGES = pa.schema({"name": pa.string(), "offset": pa.int64(), "size": pa.int64()})
 
 Remember = Callable[[Container, Callable[[Container], pa.Table]], pa.Table]
 """Returns what the function makes of the container, now or at an earlier time."""
 
 
-def containers(
-    uri: str, files: Sequence[FileInfo], remember: Remember = lambda tar, make: make(tar)
-) -> list[Container]:
+def containers(uri: str, files: Sequence[FileInfo], remember: Remember) -> list[Container]:
     """Return a container for each class's tar inside of the training tar, and one for the validation tar.
 
     Args:
@@ -53,9 +53,9 @@ def containers(
         raise DataError(f"'{uri}' lacks {missing[0]}; {why}. Put {', '.join(FILES)} into one folder.")
     outer = _whole(storage.join(uri, TRAIN), "train", infos[TRAIN])
     found = []
-    for path, wnid, offset, size in zip(*remember(outer, class_tars).to_pydict().values(), strict=True):
-        name = f"{path} in {outer.uri}"
-        found.append(replace(outer, name=name, stem=wnid, offset=offset, size=size))
+    for tar in remember(outer, class_tars).to_pylist():
+        name = f"{tar['path']} in {outer.uri}"
+        found.append(replace(outer, name=name, stem=tar["wnid"], offset=tar["offset"], size=tar["size"]))
     if VAL in infos:
         found.append(_whole(storage.join(uri, VAL), "val", infos[VAL]))
     return found
@@ -67,21 +67,18 @@ def class_tars(outer: Container) -> pa.Table:
     Raises:
         DataError: it holds something else than tars of classes, or is damaged or cut off.
     """
-    tar = Tar(outer.name, outer.uri, outer.offset, outer.size)
-    found: dict[str, tuple[str, str, int, int]] = {}
-    with tar.open(large_members=True) as file:
-        for member in tar.members(file):
+    found: dict[str, dict[str, object]] = {}
+    with open_tar(outer, large_members=True) as file:
+        for member in members(outer, file):
             match = _CLASS_TAR.fullmatch(member.path)
             if not match:
                 raise DataError(
-                    f"{tar.name} holds '{member.path}', which is no <wnid>.tar: this is not the original file."
+                    f"{outer.name} holds '{member.path}', which is no <wnid>.tar: this is not the original file."
                 )
             if match[1] in found:
-                raise DataError(f"{tar.name} holds {match[1]}.tar twice: this is not the original file.")
-            found[match[1]] = (member.path, match[1], member.offset, member.size)
-    columns = zip(*found.values(), strict=True) if found else [[]] * 4
-    types = {"path": pa.string(), "wnid": pa.string(), "offset": pa.int64(), "size": pa.int64()}
-    return pa.table([pa.array(list(c), t) for c, t in zip(columns, types.values(), strict=True)], names=list(types))
+                raise DataError(f"{outer.name} holds {match[1]}.tar twice: this is not the original file.")
+            found[match[1]] = {"path": member.path, "wnid": match[1], "offset": member.offset, "size": member.size}
+    return pa.Table.from_pylist(list(found.values()), _CLASS_TARS)
 
 
 def _whole(place: str, split: str, info: FileInfo) -> Container:
@@ -94,23 +91,15 @@ def index(container: Container) -> pa.Table:
     Raises:
         DataError: the tar is damaged or cut off.
     """
-    tar = Tar(container.name, container.uri, container.offset, container.size)
-    names, offsets, sizes = [], [], []
-    others = 0
-    with tar.open() as file:
-        for member in tar.members(file):
+    images, others = [], 0
+    with open_tar(container) as file:
+        for member in members(container, file):
             if common.is_image(member.path):
-                names.append(PurePosixPath(member.path).name)
-                offsets.append(member.offset)
-                sizes.append(member.size)
+                name = PurePosixPath(member.path).name
+                images.append({"name": name, "offset": member.offset, "size": member.size})
             else:
                 others += 1
-    columns = {
-        "name": pa.array(names, pa.string()),
-        "offset": pa.array(offsets, pa.int64()),
-        "size": pa.array(sizes, pa.int64()),
-    }
-    return pa.table(columns).replace_schema_metadata({"ignored": str(others)})
+    return pa.Table.from_pylist(images, _IMAGES).replace_schema_metadata({"ignored": str(others)})
 
 
 def assemble(listing: Listing, tables: Sequence[pa.Table], selection: Selection) -> Source:
@@ -200,19 +189,11 @@ def _val_classes(kit: DevelopmentKit, container: Container, table: pa.Table) -> 
 
 
 def read_devkit(data: bytes, place: str) -> DevelopmentKit:
-    """Read the development kit.
-
-    Args:
-        data: the whole ``ILSVRC2012_devkit_t12.tar.gz``.
-        place: where it came from, for messages.
-
-    Raises:
-        DataError: it is damaged, or something is missing.
-    """
+    """Read the development kit. Raises DataError: it is damaged, or something is missing."""
     from scipy.io import loadmat  # slow to import, and needed here only
 
-    with open_compressed(data, place) as tar:
-        try:
+    try:
+        with tarfile.open(fileobj=io.BytesIO(data), mode="r:*") as tar:
             files = {member.name: member for member in tar if member.isfile()}
             content = {}
             for wanted in (_SYNSETS, _TRUTH):
@@ -223,8 +204,8 @@ def read_devkit(data: bytes, place: str) -> DevelopmentKit:
                         f"{place} lacks {wanted}: this is not the development kit of ILSVRC 2012 (tasks 1 and 2)."
                     )
                 content[wanted] = file.read()
-        except (tarfile.TarError, EOFError, OSError) as error:
-            raise DataError(f"{place} is damaged or cut off ({error}). Fetch it again.") from error
+    except (tarfile.TarError, EOFError, OSError) as error:
+        raise DataError(f"{place} is no tar file, damaged or cut off ({error}). Fetch it again.") from error
     try:
         synsets = np.atleast_1d(loadmat(io.BytesIO(content[_SYNSETS]), squeeze_me=True)["synsets"])
         wnids = {int(row["ILSVRC2012_ID"]): str(row["WNID"]) for row in synsets}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from pathlib import PurePosixPath
 
 import numpy as np
 import pyarrow as pa
@@ -41,11 +40,7 @@ def read_names(folder: str, files: Sequence[FileInfo]) -> tuple[str, ...]:
 
 
 def assign(
-    uri: str,
-    numbers: pa.ChunkedArray,
-    texts: pa.ChunkedArray,
-    given: Sequence[str],
-    where: Callable[[int], str],
+    uri: str, numbers: pa.ChunkedArray, texts: pa.ChunkedArray, given: Sequence[str], where: Callable[[int], str]
 ) -> tuple[tuple[str, ...], NDArray[np.int32]]:
     """Return the class names and each image's label.
 
@@ -91,10 +86,7 @@ def assign(
 
 
 def names_beside(
-    labels: NDArray[np.int64],
-    texts: pa.ChunkedArray,
-    where: Callable[[int], str],
-    names: Sequence[str] = (),
+    labels: NDArray[np.int64], texts: pa.ChunkedArray, where: Callable[[int], str], names: Sequence[str] = ()
 ) -> tuple[str, ...]:
     """Return the name of each label as the texts beside them say; the number where there is none.
 
@@ -109,9 +101,7 @@ def names_beside(
     """
     count = max(int(labels.max(initial=-1)) + 1, len(names))
     result = [names[label] if label < len(names) else str(label) for label in range(count)]
-    encoded = (
-        texts.combine_chunks().dictionary_encode() if not isinstance(texts, pa.Array) else texts.dictionary_encode()
-    )
+    encoded = texts.combine_chunks().dictionary_encode()
     codes = pc.fill_null(encoded.indices, -1).to_numpy(zero_copy_only=False)
     words = encoded.dictionary.to_pylist()
     label_of: dict[int, int] = {}
@@ -127,8 +117,3 @@ def names_beside(
             )
         result[label] = words[code]
     return tuple(result)
-
-
-def parent(uri: str) -> str:
-    """Return the folder of a file."""
-    return uri.rpartition("/")[0] if "/" in uri else str(PurePosixPath(uri).parent)

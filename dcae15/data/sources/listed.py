@@ -50,7 +50,7 @@ def assemble(listing: Listing, tables: Sequence[pa.Table], selection: Selection)
         if table.column(name).null_count:
             row = int(np.flatnonzero(table.column(name).is_null().to_numpy())[0])
             raise DataError(f"{where(row)} has no {name}.")
-    places, folder = table.column("uri").to_pylist(), labels.parent(uri)
+    places, folder = table.column("uri").to_pylist(), uri.rpartition("/")[0] or "/"
     ids = [_without_query(place) for place in places]
     if "id" in table.column_names:
         ids = [own or place for own, place in zip(table.column("id").to_pylist(), ids, strict=True)]
@@ -73,13 +73,9 @@ def assemble(listing: Listing, tables: Sequence[pa.Table], selection: Selection)
 
 
 def columns_of(uri: str) -> list[str]:
-    """Return the names of a Parquet file's columns.
-
-    Raises:
-        DataError: it is no Parquet file.
-    """
+    """Return the names of a Parquet file's columns. Raises DataError: it is no Parquet file."""
     try:
-        with storage.open_range(uri, 0, storage.size(uri), 64 << 10) as file:
+        with storage.open_range(uri, 0, storage.file_info(uri).size, 64 << 10) as file:
             return pq.read_schema(file).names
     except (pa.ArrowException, OSError) as error:
         raise DataError(f"{uri} is no Parquet file, damaged or cut off ({error}). Fetch it again.") from error

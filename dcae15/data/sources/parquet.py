@@ -19,9 +19,8 @@ from numpy.typing import NDArray
 from dcae15 import storage
 from dcae15.data.sources import common, labels
 from dcae15.data.sources.common import Container, Listing, Selection, Source, pc
-from dcae15.data.sources.containers import by_split, split_containers
+from dcae15.data.sources.containers import by_split, joined
 from dcae15.errors import DataError, StorageError
-from dcae15.storage import FileInfo
 
 PACK_BYTES = 64 << 20
 
@@ -30,17 +29,8 @@ _PAGES = 1 << 20  # a column is read page by page: a row group may be as large a
 _BATCH = 32  # images decompressed at once
 _EXPECTED = "image: struct<bytes: binary, path: string> and label: int64"
 _WNID = (
-    r"^(?P<stem>.+)_(?P<wnid>n\d{8})(?P<suffix>\.[A-Za-z]+)$"  # names of Hugging Face's imagenet-1k end with the class
+    r"^(?P<stem>.+)_(?P<wnid>n\d{8})(?P<suffix>\.[A-Za-z]+)$"  # names in Hugging Face's imagenet-1k end with the class
 )
-
-
-def containers(uri: str, files: Sequence[FileInfo]) -> list[Container]:
-    """Return a container for each file.
-
-    Raises:
-        DataError: names say the split of some files only.
-    """
-    return split_containers("parquet", uri, files)
 
 
 def index(container: Container) -> pa.Table:
@@ -89,12 +79,11 @@ def assemble(listing: Listing, tables: Sequence[pa.Table], selection: Selection)
             raise DataError(
                 f"{container.name} states other class names than {listing.containers[0].name}: they belong to different sets."
             )
-    table = pa.concat_tables([t.replace_schema_metadata() for t in tables])
-    starts = np.cumsum([0, *(t.num_rows for t in tables)])
+    table, container_of = joined(listing, tables)
 
     def where(row: int) -> str:
-        place = int(np.searchsorted(starts, row, side="right")) - 1
-        return f"{listing.containers[place].name}: row {row - starts[place]}"
+        container, own = container_of(row)
+        return f"{container.name}: row {own}"
 
     nothing = pa.chunked_array([pa.nulls(table.num_rows, pa.string())])
     given = stated[0] or labels.read_names(listing.uri, listing.files)
@@ -110,10 +99,11 @@ def assemble(listing: Listing, tables: Sequence[pa.Table], selection: Selection)
         pa.array([f"{c.stem}/{row:08d}" for row in own.tolist()], pa.string())
         for c, own in zip(listing.containers, rows, strict=True)
     ]
-    named = [files[start:stop] for start, stop in itertools.pairwise(starts.tolist())]
+    starts = np.cumsum([0, *(t.num_rows for t in tables)]).tolist()
+    named = [files[start:stop] for start, stop in itertools.pairwise(starts)]
     places = [(own, np.full(len(own), -1)) for own in rows]
-    joined = by_split(listing.containers, names, numbers, places, [numbered] if files.null_count else [named, numbered])
-    return common.select(listing, names, joined, listing.ignored, selection)
+    splits = by_split(listing.containers, names, numbers, places, [numbered] if files.null_count else [named, numbered])
+    return common.select(listing, names, splits, listing.ignored, selection)
 
 
 def read_rows(uri: str, rows: NDArray[np.integer]) -> Iterator[bytes]:
@@ -124,7 +114,7 @@ def read_rows(uri: str, rows: NDArray[np.integer]) -> Iterator[bytes]:
     Raises:
         DataError: the file is damaged.
     """
-    with _opened(uri, storage.size(uri)) as file:
+    with _opened(uri, storage.file_info(uri).size) as file:
         sizes = [file.metadata.row_group(group).num_rows for group in range(file.metadata.num_row_groups)]
         starts = np.cumsum([0, *sizes])
         if len(rows) and rows[-1] >= starts[-1]:
@@ -142,11 +132,6 @@ def read_rows(uri: str, rows: NDArray[np.integer]) -> Iterator[bytes]:
 
 def unpack(images: pa.Table, root: str, name: str) -> pa.Table:
     """Copy images out of Parquet files into plain files ``root/name-000000.pack`` of some 64 MiB; return where they are now.
-
-    Args:
-        images: rows of one Parquet file, ascending.
-        root: folder of the plain files.
-        name: first part of their names.
 
     Raises:
         DataError: the Parquet file is damaged.

@@ -5,44 +5,17 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
-import numpy as np
 import pyarrow as pa
 
 from dcae15.data.sources import common, labels
 from dcae15.data.sources.common import Container, Listing, Selection, Source, pc
-from dcae15.data.sources.containers import by_split, split_containers
-from dcae15.data.sources.tars import Member, Tar
+from dcae15.data.sources.containers import by_split, joined
+from dcae15.data.sources.tars import Member, members, open_tar, read_member
 from dcae15.errors import DataError
-from dcae15.storage import FileInfo
 
-_SCHEMA = pa.schema(
-    [
-        ("path", pa.string()),
-        ("label", pa.int64()),
-        ("text", pa.string()),
-        ("offset", pa.int64()),
-        ("size", pa.int64()),
-    ]
-)
+_NUMBER, _TEXT = pa.int64(), pa.string()
+_SCHEMA = pa.schema({"path": _TEXT, "label": _NUMBER, "text": _TEXT, "offset": _NUMBER, "size": _NUMBER})
 _TEXTS = ("class_name", "class")
-
-
-def containers(uri: str, files: Sequence[FileInfo]) -> list[Container]:
-    """Return a container for each tar.
-
-    Raises:
-        DataError: a tar is compressed, or names say the split of some tars only.
-    """
-    packed = [
-        info.path
-        for info in files
-        if info.path.lower().endswith((".tar.gz", ".tgz", ".tar.zst", ".tar.bz2", ".tar.xz"))
-    ]
-    if packed:
-        raise DataError(
-            f"'{uri}' has '{packed[0]}': images in a compressed tar cannot be read one by one. Decompress it to .tar."
-        )
-    return split_containers("webdataset", uri, files)
 
 
 def index(container: Container) -> pa.Table:
@@ -53,24 +26,23 @@ def index(container: Container) -> pa.Table:
     Raises:
         DataError: the tar is damaged, an image is a link, or a sample lacks its image or its label; the sample is named.
     """
-    tar = Tar(container.name, container.uri, container.offset, container.size)
     images: dict[str, Member] = {}
     said: dict[str, tuple[int | None, str | None]] = {}
     others = 0
-    with tar.open() as file:
-        for member in tar.members(file):
+    with open_tar(container) as file:
+        for member in members(container, file):
             key, extension = _key(member.path)
             if member.path.rpartition("/")[2].startswith("__"):
                 others += 1
             elif f".{extension}" in common.SUFFIXES:
                 if key in images:
                     raise DataError(
-                        f"{tar.name}: the sample '{key}' has two images, '{images[key].path}' and '{member.path}'."
+                        f"{container.name}: the sample '{key}' has two images, '{images[key].path}' and '{member.path}'."
                     )
                 images[key] = member
             elif extension in ("cls", "json"):
                 number, text = said.get(key, (None, None))
-                here = _label(tar.read(file, member), extension, f"{tar.name}: '{member.path}'")
+                here = _label(read_member(container, file, member), extension, f"{container.name}: '{member.path}'")
                 first, second = (here, (number, text)) if extension == "cls" else ((number, text), here)
                 said[key] = tuple(b if a is None else a for a, b in zip(first, second, strict=True))  # pyright: ignore[reportArgumentType]
     alone = [key for key, label in said.items() if key not in images and label == (None, None)]
@@ -78,15 +50,14 @@ def index(container: Container) -> pa.Table:
         del said[key]
     for key in [*images, *said]:
         if key not in images:
-            raise DataError(f"{tar.name}: the sample '{key}' has no image ({', '.join(common.SUFFIXES)}).")
+            raise DataError(f"{container.name}: the sample '{key}' has no image ({', '.join(common.SUFFIXES)}).")
         if said.get(key, (None, None)) == (None, None):
             raise DataError(
-                f"{tar.name}: the sample '{key}' has no label: neither a .cls with a number nor a .json with label, class_name "
-                f"or class."
+                f"{container.name}: the sample '{key}' has no label: neither a .cls with a number nor a .json with label, "
+                f"class_name or class."
             )
     rows = [(m.path, *said[key], m.offset, m.size) for key, m in images.items()]
-    columns = zip(*rows, strict=True) if rows else [[] for _ in _SCHEMA]
-    table = pa.table([pa.array(list(c), f.type) for c, f in zip(columns, _SCHEMA, strict=True)], schema=_SCHEMA)
+    table = pa.Table.from_pylist([dict(zip(_SCHEMA.names, row, strict=True)) for row in rows], _SCHEMA)
     return table.replace_schema_metadata({"ignored": str(others + len(alone))})
 
 
@@ -100,12 +71,10 @@ def assemble(listing: Listing, tables: Sequence[pa.Table], selection: Selection)
     Raises:
         DataError: labels are out of range or contradict each other.
     """
-    table = pa.concat_tables([t.replace_schema_metadata() for t in tables])
-    starts = np.cumsum([0, *(t.num_rows for t in tables)])
+    table, container_of = joined(listing, tables)
 
     def where(row: int) -> str:
-        place = int(np.searchsorted(starts, row, side="right")) - 1
-        return f"{listing.containers[place].name}: '{table.column('path')[row].as_py()}'"
+        return f"{container_of(row)[0].name}: '{table.column('path')[row].as_py()}'"
 
     given = labels.read_names(listing.uri, listing.files)
     names, numbers = labels.assign(listing.uri, table.column("label"), table.column("text"), given, where)
@@ -114,12 +83,12 @@ def assemble(listing: Listing, tables: Sequence[pa.Table], selection: Selection)
     short = [pc.replace_substring_regex(p, pattern=r"^.*/", replacement="") for p in paths]
     long = [pc.binary_join_element_wise(stem, p, "/") for stem, p in zip(stems, paths, strict=True)]
     places = [(t.column("offset"), t.column("size")) for t in tables]
-    joined = by_split(listing.containers, names, numbers, places, [short, long])
-    if not given and "val" in joined and table.column("label").null_count:
-        in_split = {s: [names[i] for i in pc.unique(t.column("label")).to_pylist()] for s, t in joined.items()}
+    splits = by_split(listing.containers, names, numbers, places, [short, long])
+    if not given and "val" in splits and table.column("label").null_count:
+        in_split = {s: [names[i] for i in pc.unique(t.column("label")).to_pylist()] for s, t in splits.items()}
         common.require_known(listing.uri, in_split["train"], in_split["val"], place="val tars")
     ignored = listing.ignored + sum(int(t.schema.metadata[b"ignored"]) for t in tables)
-    return common.select(listing, names, joined, ignored, selection)
+    return common.select(listing, names, splits, ignored, selection)
 
 
 def _key(path: str) -> tuple[str, str]:

@@ -10,7 +10,7 @@ import pytest
 
 from dcae15.config import DataConfig
 from dcae15.data import inspection, sources
-from dcae15.data.inspection import Findings
+from dcae15.data.inspection import SourceFindings
 from dcae15.data.sources import Selection
 from dcae15.stages.images import PrepareWriter
 from dcae15.stages.shard_writing import ShardPlan
@@ -40,7 +40,7 @@ def looked(source, **data):
     tables = [source.train, source.val]
     found = [inspection.inspect(table, source.kind, DataConfig(**data)) for table in tables]
     digests = np.frombuffer(b"".join(f.digests for f in found), np.uint8).reshape(-1, 16)
-    total = Findings()
+    total = SourceFindings()
     for part in found:
         total.add(part)
     return total, inspection.duplicates(source, digests)
@@ -111,9 +111,9 @@ def test_small_images_are_left_out_before_they_are_decoded_as_prepare_images_doe
 
 
 def test_examples_are_few():
-    found = Findings()
+    found = SourceFindings()
     for i in range(9):
-        found.add(Findings(examples={"empty": [f"{i}a", f"{i}b"]}))
+        found.add(SourceFindings(examples={"empty": [f"{i}a", f"{i}b"]}))
     assert found.examples == {"empty": ["0a", "0b", "1a"]}
 
 

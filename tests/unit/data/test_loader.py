@@ -82,7 +82,7 @@ def test_latents_are_held_as_stored_and_come_as_float32(tmp_path, dtype):
 
 def test_large_batches_are_converted_in_pieces():
     values = np.random.default_rng(0).normal(size=(9, 5, 31, 29)).astype(np.float16)
-    assert torch.equal(loader.float_latents(values, "float16"), torch.from_numpy(values).float())
+    assert torch.equal(shards.float_latents(values, "float16"), torch.from_numpy(values).float())
 
 
 @pytest.mark.parametrize("encoding", ["raw", "png"])

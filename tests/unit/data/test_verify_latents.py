@@ -12,10 +12,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from dcae15.artifacts import ImageSet, LatentSet
-from dcae15.data import verify
-from dcae15.data.findings import ADVICE, SHOWN, Findings
+from dcae15.data.findings import ADVICE, SHOWN, LatentFindings
+from dcae15.data.latent_set_check import check_whole, plan_checks
 from dcae15.data.shard_check import TOLERANCE, ShardChecker
-from dcae15.data.verify import check_whole, plan_checks
 from dcae15.errors import DataError
 from dcae15.library import load_autoencoder
 from dcae15.storage import sha256, xxh3
@@ -40,9 +39,9 @@ def latents(made: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(made / "float16", tmp_path / "latents"))
 
 
-def found(latents: Path, images: Path | None = None, autoencoder: Path | None = None) -> Findings:
+def found(latents: Path, images: Path | None = None, autoencoder: Path | None = None) -> LatentFindings:
     """All findings, as the pipeline puts them together."""
-    latent_set, findings = LatentSet.open(str(latents)), Findings()
+    latent_set, findings = LatentSet.open(str(latents)), LatentFindings()
     image_set = ImageSet.open(str(images)) if images else None
     network = load_autoencoder(str(autoencoder)) if autoencoder else None
     tasks = plan_checks(latent_set, image_set, network is not None, findings)
@@ -94,17 +93,10 @@ def test_a_good_set_has_no_findings(made, name):
 def test_every_shard_has_latents_encoded_again(made):
     image_set, latent_set = ImageSet.open(str(made / "images")), LatentSet.open(str(made / "float16"))
     checker = ShardChecker(latent_set.uri, image_set.uri, load_autoencoder(str(made / "autoencoder")))
-    tasks = plan_checks(latent_set, image_set, True, Findings())
+    tasks = plan_checks(latent_set, image_set, True, LatentFindings())
     results = [checker.check(task) for task in tasks]
     assert [result.encoded_again for result in results] == [8, 8, 6, 5]
     assert 0 < max(result.deviation for result in results) < TOLERANCE["float16"]
-
-
-def test_the_sample_covers_the_set_evenly():
-    assert set(verify._share_out([str(i) for i in range(3)]).values()) == {86}
-    many = verify._share_out([str(i) for i in range(5000)])
-    assert len(many) == verify.MOST_SHARDS_ENCODED and set(many.values()) == {1}
-    assert max(map(int, many)) > 4990
 
 
 @pytest.mark.parametrize("damage", ["flip", "cut"])
@@ -301,7 +293,7 @@ def test_a_manifest_that_cannot_be_understood_stops_the_check(latents, change):
 
 
 def test_the_report_shows_the_first_of_each_kind_and_what_to_do():
-    findings, more = Findings(), Findings()
+    findings, more = LatentFindings(), LatentFindings()
     for i in range(8):
         findings.add("label", f"a: {i}")
         more.add("label", f"b: {i}")

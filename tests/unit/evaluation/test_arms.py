@@ -7,7 +7,7 @@ import pytest
 from dcae15.config import EvaluationConfig
 from dcae15.errors import DataError
 from dcae15.evaluation.arms import ArmMeasures, Probes, look_at, measure_arm, prefix_ladders
-from dcae15.evaluation.features import train_features
+from dcae15.evaluation.features import random_batches, train_features
 from tests.unit.evaluation.codecs import CHANNELS, Held, ordered, scenes, spread
 
 PREFIXES = [3, 12, CHANNELS]
@@ -17,7 +17,9 @@ SETTINGS = EvaluationConfig(grid_images=2, channel_images=8)
 def probes_of(classes: int) -> Probes:
     images, labels = scenes(60, seed=1, classes=classes)
     train, train_labels = scenes(120, seed=2, classes=classes)
-    network = train_features(train, train_labels, num_classes=classes, images_seen=640, seed=0)
+    network = train_features(
+        random_batches(train, train_labels), resolution=32, num_classes=classes, images_seen=640, seed=0
+    )
     return look_at(Held(images, labels), Held(train, train_labels), classes, network, shown=2)
 
 

@@ -3,7 +3,8 @@ import pytest
 import torch
 
 from dcae15.errors import DataError, WeightsError
-from dcae15.evaluation.features import FeatureNetwork, train_features
+from dcae15.evaluation import features as module
+from dcae15.evaluation.features import FeatureNetwork, random_batches
 from dcae15.evaluation.frechet import FeatureStatistics, frechet_distance
 
 SIDE = 32
@@ -32,6 +33,14 @@ def draw(count: int, seed: int, side: int = SIDE) -> tuple[np.ndarray, np.ndarra
     return images.clip(0, 255).astype(np.uint8), labels
 
 
+def train_features(images: np.ndarray, labels: np.ndarray, **settings) -> FeatureNetwork:
+    return module.train_features(random_batches(images, labels), resolution=images.shape[1], **settings)
+
+
+def predict(network: FeatureNetwork, images: np.ndarray) -> np.ndarray:
+    return network.features_and_labels(images)[1]
+
+
 @pytest.fixture(scope="module")
 def trained() -> FeatureNetwork:
     images, labels = draw(2000, seed=0)
@@ -45,7 +54,7 @@ def distance(network: FeatureNetwork, a: np.ndarray, b: np.ndarray) -> float:
 
 def test_learns_the_classes(trained):
     images, labels = draw(500, seed=1)
-    assert (trained.predict(images) == labels).mean() > 0.95
+    assert (predict(trained, images) == labels).mean() > 0.95
 
 
 def test_distance_sees_broken_images_and_missing_classes(trained):
@@ -59,11 +68,11 @@ def test_distance_sees_broken_images_and_missing_classes(trained):
 
 
 def test_features_do_not_depend_on_the_batch(trained):
-    images, _ = draw(20, seed=1)
-    features = trained.features(images, batch_size=7)
-    assert features.shape == (20, 64)
+    images, _ = draw(70, seed=1)
+    features = trained.features(images)
+    assert features.shape == (70, 64)
     assert features.dtype == np.float64
-    np.testing.assert_allclose(features[3:5], trained.features(images[3:5]), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(features[63:65], trained.features(images[63:65]), rtol=1e-4, atol=1e-5)
 
 
 def test_bytes_bring_the_network_back(trained):
@@ -71,7 +80,7 @@ def test_bytes_bring_the_network_back(trained):
     restored = FeatureNetwork.from_bytes(trained.to_bytes())
     assert restored.digest == trained.digest
     np.testing.assert_array_equal(restored.features(images), trained.features(images))
-    np.testing.assert_array_equal(restored.predict(images), trained.predict(images))
+    np.testing.assert_array_equal(predict(restored, images), predict(trained, images))
 
 
 @pytest.mark.parametrize("damage", [lambda b: b[:-10], lambda b: b"", lambda b: b"PK" + b])
@@ -103,7 +112,7 @@ def test_one_class_learns_from_rotations():
     same = distance(network, triangles[:half], triangles[half:])
     assert distance(network, triangles[:half], triangles[half:, ::-1]) > 10 * same
     assert distance(network, triangles[:half], others) > 3 * same
-    assert network.predict(triangles[:5]).tolist() == [0] * 5
+    assert predict(network, triangles[:5]).tolist() == [0] * 5
 
 
 @pytest.mark.parametrize("side", [16, 24, 64, 100])
@@ -121,8 +130,6 @@ def test_wrong_images_and_labels_are_refused(trained):
     with pytest.raises(DataError, match="at least 16"):
         train_features(images[:, :8, :8], labels, num_classes=4, images_seen=128, seed=0)
     with pytest.raises(DataError, match=r"\(N, 32, 32, 3\)"):
-        train_features(images[:, :16], labels, num_classes=4, images_seen=128, seed=0)
-    with pytest.raises(DataError, match="label from 0 to 2"):
+        train_features(images[:, :, :16], labels, num_classes=4, images_seen=128, seed=0)
+    with pytest.raises(DataError, match="one from 0 to 2"):
         train_features(images, np.full(8, 3), num_classes=3, images_seen=128, seed=0)
-    with pytest.raises(DataError, match="8 images"):
-        train_features(images, labels[:0], num_classes=4, images_seen=128, seed=0)

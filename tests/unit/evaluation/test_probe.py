@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from dcae15.errors import DataError
-from dcae15.evaluation.probe import probe_accuracies
+from dcae15.evaluation.probe import fit_probe
 
 
 def latents(count: int, seed: int) -> tuple[torch.Tensor, np.ndarray]:
@@ -14,6 +14,16 @@ def latents(count: int, seed: int) -> tuple[torch.Tensor, np.ndarray]:
     for channel in (1, 4):
         values[torch.arange(count), channel, torch.from_numpy(labels)] += 4
     return values, labels
+
+
+def probe_accuracies(train, train_labels, test, test_labels, prefixes, *, num_classes: int) -> list[float]:
+    parts = (
+        [(train[:100], train_labels[:100]), (train[100:], train_labels[100:])]
+        if len(train) > 100
+        else [(train, train_labels)]
+    )
+    probe = fit_probe(parts, prefixes, num_classes=num_classes)
+    return [right / len(test) for right in probe.right(test, test_labels)]
 
 
 TRAIN, TEST = latents(300, 0), latents(150, 1)

@@ -11,12 +11,12 @@ import torch
 from dcae15 import artifacts, storage
 from dcae15.config import Config
 from dcae15.errors import ArtifactError, ConfigError, DataError
-from dcae15.evaluation.measure import evaluate
+from dcae15.evaluation.evaluate_run import evaluate
 from dcae15.evaluation.milestones import commit_milestones, measure_milestone, row_uri
 from dcae15.runtime import LocalRuntime
-from dcae15.stages.samples import SPLIT, SampleWriter
+from dcae15.stages.image_sampling import SPLIT, SampleWriter
 from dcae15.stages.shard_writing import ShardPlan
-from dcae15.tracking import NullTracker
+from dcae15.tracking import Tracker
 from dcae15.training.stages import milestones_of, snapshot_uri, train_diffusion
 from tests.latent_sets import make_autoencoder, make_images, make_latents
 
@@ -33,7 +33,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
         uri=str(root / "denoiser"),
         fingerprint="3" * 16,
         runtime=LocalRuntime(device=torch.device("cpu")),
-        tracker=NullTracker(),
+        tracker=Tracker(),
     )
     return root
 

@@ -4,17 +4,8 @@ import torch
 from skimage.data import astronaut, coffee
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
-from dcae15.errors import ConfigError, DataError
-from dcae15.evaluation.reconstruction import (
-    MAX_PSNR_DB,
-    decode_latents,
-    encode_images,
-    lpips,
-    partial_reconstructions,
-    psnr,
-    reconstruction_row,
-    ssim,
-)
+from dcae15.errors import DataError
+from dcae15.evaluation.reconstruction import MAX_PSNR_DB, decode_latents, encode_images, lpips, psnr, ssim
 
 
 class SplitPixels:
@@ -55,7 +46,7 @@ def test_ssim_agrees_with_scikit_image(photographs, damaged):
         )
         for a, b in zip(photographs, damaged, strict=True)
     ]
-    np.testing.assert_allclose(ssim(photographs, damaged, batch_size=2), expected, rtol=1e-9)
+    np.testing.assert_allclose(ssim(photographs, damaged), expected, rtol=1e-9)
 
 
 def test_identical_images_have_finite_scores(photographs):
@@ -69,33 +60,17 @@ def test_one_level_of_error_is_48_db():
 
 
 def test_each_prefix_adds_detail_and_all_channels_are_lossless(photographs):
-    rows = [
-        reconstruction_row(prefix, photographs, images)
-        for prefix, images in partial_reconstructions(SplitPixels(), photographs, [3, 6, 12], batch_size=2)
-    ]
-    assert [row["prefix"] for row in rows] == [3, 6, 12]
-    assert rows[0]["psnr"] < rows[1]["psnr"] < rows[2]["psnr"] == MAX_PSNR_DB
-    assert rows[0]["ssim"] < rows[1]["ssim"] < rows[2]["ssim"] == pytest.approx(1)
-
-
-def test_the_first_channels_alone_decode_to_block_means(photographs):
-    (_, images), *_ = partial_reconstructions(SplitPixels(), photographs, [3])
-    means = photographs.reshape(3, 48, 2, 60, 2, 3).mean(axis=(2, 4), keepdims=True)
-    gap = images.reshape(3, 48, 2, 60, 2, 3) - means
-    assert np.abs(gap).max() <= 0.5 + 1e-3
-
-
-def test_batch_size_does_not_matter(photographs):
     codec = SplitPixels()
-    latents = encode_images(codec, photographs, batch_size=2)
+    latents = encode_images(codec, photographs)
     assert latents.shape == (3, 12, 48, 60)
-    np.testing.assert_array_equal(decode_latents(codec, latents, batch_size=1), photographs)
-
-
-@pytest.mark.parametrize("prefix", [0, 13])
-def test_prefix_out_of_range_is_refused(photographs, prefix):
-    with pytest.raises(ConfigError, match=f"prefix {prefix} of a latent with 12 channels"):
-        list(partial_reconstructions(SplitPixels(), photographs, [3, prefix]))
+    decoded = [decode_latents(codec, latents[:, :prefix]) for prefix in (3, 6, 12)]
+    for measure, best in ((psnr, MAX_PSNR_DB), (ssim, 1)):
+        first, second, whole = (measure(photographs, images).mean() for images in decoded)
+        assert first < second < whole == pytest.approx(best)
+    np.testing.assert_array_equal(decoded[-1], photographs)
+    means = photographs.reshape(3, 48, 2, 60, 2, 3).mean(axis=(2, 4), keepdims=True)
+    gap = decoded[0].reshape(3, 48, 2, 60, 2, 3) - means
+    assert np.abs(gap).max() <= 0.5 + 1e-3, "the first channels alone are the means of blocks"
 
 
 @pytest.mark.parametrize("metric", [psnr, ssim])
@@ -111,15 +86,11 @@ def test_ssim_of_tiny_images_is_refused():
         ssim(*np.zeros((2, 1, 8, 16, 3), np.uint8))
 
 
-def test_lpips_runs_in_batches_on_pixels(photographs, damaged):
-    batches = []
-
+def test_lpips_takes_pixels(photographs, damaged):
     def stand_in(a, b):
-        batches.append(len(a))
         return (a - b).square().mean(dim=(1, 2, 3))[:, None, None, None]  # some implementations keep dimensions
 
     expected = np.square(photographs / 127.5 - damaged / 127.5).mean(axis=(1, 2, 3))
-    np.testing.assert_allclose(lpips(stand_in, photographs, damaged, batch_size=2), expected, rtol=1e-5)
-    assert batches == [2, 1]
+    np.testing.assert_allclose(lpips(stand_in, photographs, damaged), expected, rtol=1e-5)
     with pytest.raises(DataError, match="two uint8 sets"):
         lpips(stand_in, photographs, damaged[:1])

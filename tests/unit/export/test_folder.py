@@ -69,10 +69,7 @@ def test_the_official_layout_reads_back(tmp_path, family):
     ours = randomised(spec)
     to = tmp_path / "to"
     export_folder(ours.state_dict(), trained(tmp_path / "from", spec), str(to), layout="official")
-    assert json.loads((to / "config.json").read_text()) == {
-        "dotlist": official_dotlist(spec),
-        "scaling_factor": None,
-    }
+    assert json.loads((to / "config.json").read_text()) == {"dotlist": official_dotlist(spec), "scaling_factor": None}
     assert sorted(path.name for path in to.iterdir()) == ["README.md", "config.json", "model.safetensors"]
     image = pixels(spec)
     assert torch.equal(load_autoencoder(str(to))(image), ours(image))

@@ -3,10 +3,9 @@ import dataclasses
 import pytest
 
 from dcae15.report.data import ReportData
-from dcae15.report.html import render
 from dcae15.report.measures import MEASURES, RECONSTRUCTION, STRUCTURE, SUMMARY
 from dcae15.report.tables import overview
-from tests.unit.report.test_html import Page
+from tests.unit.report.test_html import Page, render
 
 
 def with_rows(data: ReportData, **arms: dict[int, dict[str, float]]) -> ReportData:

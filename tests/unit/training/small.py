@@ -14,7 +14,7 @@ from dcae15 import artifacts, storage
 from dcae15.config import Config, PhaseConfig
 from dcae15.data import shards
 from dcae15.runtime import LocalRuntime
-from dcae15.tracking import NullTracker
+from dcae15.tracking import Tracker
 from dcae15.training import stages
 
 VGG_WIDTHS = (64, 64, 0, 128, 128, 0, 256, 256, 256, 0, 512, 512, 512, 0, 512, 512, 512)  # 0 halves the image
@@ -125,7 +125,7 @@ class StopError(Exception):
     """Stands for a kill."""
 
 
-class StoppingTracker(NullTracker):
+class StoppingTracker(Tracker):
     """Stops the run at its n-th row of metrics."""
 
     def __init__(self, after: int) -> None:
@@ -142,7 +142,7 @@ def run(stage: str, config: Config, source: str, out: str, tracker=None, runtime
         "uri": out,
         "fingerprint": "x",
         "runtime": runtime or LocalRuntime(device=torch.device("cpu")),
-        "tracker": tracker or NullTracker(),
+        "tracker": tracker or Tracker(),
         **extra,
     }
     if stage == "autoencoder":

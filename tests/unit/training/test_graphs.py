@@ -12,7 +12,7 @@ from dcae15.data import shards
 from dcae15.library import load_autoencoder
 from dcae15.models.presets import GRAPH_FIELDS
 from dcae15.runtime import LocalRuntime
-from dcae15.tracking import NullTracker
+from dcae15.tracking import Tracker
 from dcae15.training import stages
 from tests.families import FAMILIES
 
@@ -32,9 +32,7 @@ def trained(folder, spec, **switches):
         setattr(config.autoencoder, name, list(value) if isinstance(value, tuple) else value)
     training = {"images": 64, "batch_size": 8, "warmup_images": 8, **switches}
     config.autoencoder.training = dataclasses.replace(config.autoencoder.training, **training)
-    stages.train_autoencoder(
-        config, images=root, uri=uri, fingerprint="f", runtime=LocalRuntime(), tracker=NullTracker()
-    )
+    stages.train_autoencoder(config, images=root, uri=uri, fingerprint="f", runtime=LocalRuntime(), tracker=Tracker())
     return uri
 
 

@@ -16,7 +16,7 @@ from dcae15.config import Config, build, check, from_overrides
 from dcae15.errors import ArtifactError, ConfigError
 from dcae15.orchestration.plan import plan
 from dcae15.runtime import LocalRuntime, ProcessGroupRuntime, Runtime
-from dcae15.tracking import NullTracker, Tracker
+from dcae15.tracking import Tracker
 from dcae15.training import stages
 from dcae15.training.checkpoint import Checkpoints
 from tests.unit.training.small import StopError, StoppingTracker, run, small_config
@@ -41,7 +41,7 @@ def train(
         uri=str(out),
         fingerprint="x",
         runtime=runtime or LocalRuntime(device=torch.device("cpu")),
-        tracker=tracker or NullTracker(),
+        tracker=tracker or Tracker(),
         until=until,
     )
 

@@ -4,7 +4,7 @@ import pytest
 
 from dcae15 import storage
 from dcae15.data import sources
-from dcae15.errors import ConfigError, DataError
+from dcae15.errors import DataError
 
 
 @pytest.fixture
@@ -137,10 +137,3 @@ def test_other_layouts_are_explained(folder, paths, message):
     folder += paths
     with pytest.raises(DataError, match=message):
         listed()
-
-
-@pytest.mark.parametrize(("option", "value"), [("val_fraction", 1.0), ("val_fraction", -0.1), ("limit", -1)])
-def test_options_out_of_range(folder, option, value):
-    folder += ["cat/1.png"]
-    with pytest.raises(ConfigError, match=option):
-        listed(**{option: value})

@@ -7,21 +7,17 @@ import tarfile
 import pytest
 
 from dcae15.data import sources
-from dcae15.data.sources import Selection, imagenet_tars
+from dcae15.data.sources import imagenet_tars
 from dcae15.errors import DataError
 from tests import layouts
 from tests.layouts import DEVKIT, TRAIN_TAR, VAL_TAR, WNIDS
+from tests.layouts import open_source as opened
 
 
 @pytest.fixture
 def tars(tmp_path):
     layouts.as_imagenet_tars(tmp_path, layouts.pictures(broken=False))
     return tmp_path
-
-
-def opened(uri, **selection):
-    listing = sources.find(str(uri))
-    return sources.assemble(listing, [sources.index(c) for c in listing.containers], Selection(**selection))
 
 
 def fails(folder, message):

@@ -8,16 +8,12 @@ import numpy as np
 import pytest
 
 from dcae15.data import sources
-from dcae15.data.sources import Selection, parquet
+from dcae15.data.sources import parquet
 from dcae15.data.sources.reading import read_images
 from dcae15.errors import ConfigError, DataError
 from tests import layouts
 from tests.layouts import WNIDS, Picture
-
-
-def opened(uri, kind="auto", **selection):
-    listing = sources.find(str(uri), kind)
-    return sources.assemble(listing, [sources.index(c) for c in listing.containers], Selection(**selection))
+from tests.layouts import open_source as opened
 
 
 def contents(source, table):

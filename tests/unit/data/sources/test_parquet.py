@@ -11,16 +11,12 @@ import pytest
 
 from dcae15 import storage
 from dcae15.data import sources
-from dcae15.data.sources import Selection, parquet
+from dcae15.data.sources import parquet
 from dcae15.data.sources.reading import read_images
 from dcae15.errors import DataError
 from tests import layouts
 from tests.layouts import WNIDS, Picture
-
-
-def opened(uri):
-    listing = sources.find(str(uri))
-    return sources.assemble(listing, [sources.index(c) for c in listing.containers], Selection())
+from tests.layouts import open_source as opened
 
 
 def fails(uri, message):

@@ -8,16 +8,10 @@ import tarfile
 
 import pytest
 
-from dcae15.data import sources
-from dcae15.data.sources import Selection
 from dcae15.data.sources.reading import read_images
 from dcae15.errors import DataError
+from tests.layouts import open_source as opened
 from tests.layouts import tar_bytes, write
-
-
-def opened(uri):
-    listing = sources.find(str(uri))
-    return sources.assemble(listing, [sources.index(c) for c in listing.containers], Selection())
 
 
 def fails(folder, message, *members):

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from dcae15 import artifacts, storage
 from dcae15.artifacts import ImageSet, LatentSet, Shard
 from dcae15.data import shards
-from dcae15.data.findings import Findings
+from dcae15.data.findings import LatentFindings
 from dcae15.data.shard_check import ShardResult, ShardTask, same_statistics
 from dcae15.errors import DataError
 
@@ -25,16 +25,9 @@ MOST_SHARDS_ENCODED = 1_024
 
 
 def plan_checks(
-    latent_set: LatentSet, image_set: ImageSet | None, encode_again: bool, findings: Findings
+    latent_set: LatentSet, image_set: ImageSet | None, encode_again: bool, findings: LatentFindings
 ) -> list[ShardTask]:
-    """Compare the manifest with itself, with the files that are there, and with the image set; return what is left to check.
-
-    Args:
-        latent_set: the latent set.
-        image_set: the images that it should be made from, if they are to be compared.
-        encode_again: whether some latents are to be encoded again.
-        findings: where findings go.
-    """
+    """Compare the manifest with itself, with the files that are there, and with the image set; return what is left to check."""
     _check_manifest(latent_set, findings)
     listed = {shard.path: (split, shard) for split, content in latent_set.splits.items() for shard in content.shards}
     found = {info.path for info in storage.list_files(latent_set.uri)}
@@ -50,7 +43,7 @@ def plan_checks(
     return [ShardTask(*listed[path], images.get(path), again.get(path, 0)) for path in there]
 
 
-def check_whole(latent_set: LatentSet, results: Mapping[str, ShardResult], findings: Findings) -> None:
+def check_whole(latent_set: LatentSet, results: Mapping[str, ShardResult], findings: LatentFindings) -> None:
     """Add what only shows over all shards: ids that come twice, and the manifest's statistics."""
     for first, second in _twice(results):
         places = [_row_id(latent_set, path, row) for path, row in (first, second)]
@@ -67,7 +60,7 @@ def check_whole(latent_set: LatentSet, results: Mapping[str, ShardResult], findi
         findings.add("statistics", f"{artifacts.MANIFEST} says otherwise than the latents in the shards of train")
 
 
-def _check_manifest(latent_set: LatentSet, findings: Findings) -> None:
+def _check_manifest(latent_set: LatentSet, findings: LatentFindings) -> None:
     spec, measured = latent_set.spec, latent_set.statistics
     wrong = []
     if latent_set.dtype not in shards.LATENT_BYTES:
@@ -85,7 +78,7 @@ def _check_manifest(latent_set: LatentSet, findings: Findings) -> None:
 
 
 def _compare_sets(
-    latent_set: LatentSet, image_set: ImageSet, listed: Mapping[str, tuple[str, Shard]], findings: Findings
+    latent_set: LatentSet, image_set: ImageSet, listed: Mapping[str, tuple[str, Shard]], findings: LatentFindings
 ) -> dict[str, Shard]:
     """Compare with the image set's manifest; return its shards by path: a latent shard has the name of its images'."""
     side = latent_set.spec.height * latent_set.spec.compression

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from dcae15.artifacts import Statistics
-from dcae15.data.statistics import measure, merge, normalisation
+from dcae15.data.latent_statistics import measure_latents, merge_measured, normalisation
 from dcae15.errors import DataError
 
 
@@ -14,7 +14,7 @@ def latents(count: int = 60) -> torch.Tensor:
 @pytest.mark.parametrize("cuts", [[60], [1, 59], [20, 20, 20], [7, 1, 30, 22]])
 def test_merging_is_exact_whatever_the_shards(cuts):
     values = latents()
-    merged = merge(measure(part) for part in values.split(cuts))
+    merged = merge_measured(measure_latents(part) for part in values.split(cuts))
     flat = values.double().transpose(0, 1).flatten(1)
     assert merged.count == flat.shape[1]
     assert merged.mean == pytest.approx(flat.mean(dim=1).tolist(), rel=1e-12)
@@ -26,7 +26,7 @@ def test_merging_is_exact_whatever_the_shards(cuts):
 @pytest.mark.parametrize("scaling", ["scalar", "per_channel"])
 def test_normalised_latents_have_unit_power(scaling, shift):
     values = latents()
-    offset, scale = normalisation(merge([measure(values)]), scaling, shift)
+    offset, scale = normalisation(merge_measured([measure_latents(values)]), scaling, shift)
     seen = (values.double() - torch.tensor(offset)[:, None, None]) * torch.tensor(scale)[:, None, None]
     power = seen.square().mean(dim=(0, 2, 3))
     if scaling == "per_channel":
@@ -49,4 +49,4 @@ def test_collapsed_latents_and_no_latents_are_errors():
     with pytest.raises(DataError, match="collapsed"):
         normalisation(Statistics(10, (1.0,), (0.0,)), "scalar", True)
     with pytest.raises(DataError, match="no training images"):
-        merge([])
+        merge_measured([])

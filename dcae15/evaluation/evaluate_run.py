@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import closing
 from typing import Any
 
@@ -19,10 +19,9 @@ from dcae15.data.loader import image_batches
 from dcae15.data.stream import ImageStream, load_images
 from dcae15.errors import ConfigError, DataError
 from dcae15.evaluation.arms import ArmMeasures, Probes, look_at, measure_arm, prefix_ladders
-from dcae15.evaluation.features import BATCH_SIZE, FeatureNetwork, train_features, train_features_on
+from dcae15.evaluation.features import BATCH_SIZE, FeatureNetwork, random_batches, train_features
 from dcae15.evaluation.frechet import FeatureStatistics, frechet_distance
-from dcae15.evaluation.generation import compare_features, require_size
-from dcae15.evaluation.protocol import Protocol
+from dcae15.evaluation.generation import compare_with_real, require_size
 from dcae15.evaluation.reconstruction import PerceptualDistance
 from dcae15.evaluation.verdict import evaluation_warnings, headline_scalars
 from dcae15.library import load_autoencoder
@@ -45,7 +44,6 @@ def evaluate(
     autoencoders: Mapping[str, str],
     uri: str,
     fingerprint: str,
-    denoiser: str = "",
     samples: str = "",
     perceptual: PerceptualDistance | None = None,
     device: str = "cpu",
@@ -60,7 +58,6 @@ def evaluate(
             `dcae15.library.load_autoencoder` opens.
         uri: where to write.
         fingerprint: what names the result.
-        denoiser: URI of the denoiser that generated; only its settings are noted in the protocol.
         samples: URI of the generated images; empty leaves generation out.
         perceptual: LPIPS on ``device``; None loads it where ``autoencoder.losses.perceptual`` names its weights.
         device: where to compute.
@@ -105,8 +102,8 @@ def evaluate(
     generation: dict[str, float] = {}
     if samples:
         say("evaluate: generated images")
-        generation, counts, pictures["samples"] = _generation(config, image_set, samples, network, device)
-        compared = _protocol(config, samples, {**compared, "count": counts[0], "reference_count": counts[1]}).to_dict()
+        generation, count, pictures["samples"] = _generation(config, image_set, samples, network, device)
+        compared = {"count": count, **compared, "reference_count": count, **_generated_with(config, samples)}
     storage.write_bytes(storage.join(uri, PICTURES), to_safetensors(pictures))
     evaluation = artifacts.Evaluation(
         uri,
@@ -161,12 +158,11 @@ def _lpips(config: Config, device: str) -> PerceptualDistance | None:
     return load_lpips(perceptual, "autoencoder.losses.perceptual").to(device)
 
 
-def _protocol(config: Config, samples: str, compared: Mapping[str, Any]) -> Protocol:
-    """Return the protocol of the generated images, as they say themselves how they were made; else as configured."""
-    configured = config.sampling.model_dump()
-    made = artifacts.read_manifest(samples).get("sampling", configured) if samples else configured
+def _generated_with(config: Config, samples: str) -> dict[str, Any]:
+    """Return how generated images say themselves that they were made; else as configured."""
+    made = artifacts.read_manifest(samples).get("sampling", config.sampling.model_dump())
     names = ("solver", "steps", "guidance", "guidance_start", "guidance_end", "prefix", "seed")
-    return Protocol(**compared, **{name: made[name] for name in names}, ema_decay=config.diffusion.training.ema_decay)
+    return {name: made[name] for name in names} | {"ema_decay": config.diffusion.training.ema_decay}
 
 
 def features_of(
@@ -188,6 +184,7 @@ def features_of(
 def _train_features(config: Config, image_set: artifacts.ImageSet, device: str) -> FeatureNetwork:
     settings = config.evaluation
     training = {
+        "resolution": image_set.resolution,
         "num_classes": len(image_set.class_names),
         "images_seen": settings.feature_images,
         "seed": config.data.seed,
@@ -195,9 +192,9 @@ def _train_features(config: Config, image_set: artifacts.ImageSet, device: str) 
     }
     held = min(image_set.splits["train"].count, MOST_FEATURE_IMAGES) * image_set.resolution**2 * 3
     if held <= MOST_FEATURE_BYTES:
-        return train_features(*load_images(image_set, "train", MOST_FEATURE_IMAGES), **training)
+        return train_features(random_batches(*load_images(image_set, "train", MOST_FEATURE_IMAGES)), **training)
     with closing(_streamed(config, image_set)) as stream:
-        return train_features_on(lambda generator: stream, resolution=image_set.resolution, **training)
+        return train_features(lambda generator: stream, **training)
 
 
 def _streamed(config: Config, image_set: artifacts.ImageSet) -> Generator[tuple[np.ndarray, np.ndarray], None, None]:
@@ -229,34 +226,32 @@ def read_pictures(uri: str) -> dict[str, np.ndarray]:
 
 def _generation(
     config: Config, image_set: artifacts.ImageSet, samples: str, network: FeatureNetwork, device: str
-) -> tuple[dict[str, float], tuple[int, int], torch.Tensor]:
+) -> tuple[dict[str, float], int, torch.Tensor]:
     """Compare generated with validation images, both cut to the same number: distances depend on it."""
     sample_set = artifacts.ImageSet.open(samples)
     require_size(sample_set.resolution, image_set)
     count = min(sample_set.splits[GENERATED].count, image_set.splits["val"].count)
     shown: list[list[np.ndarray]] = [[] for _ in image_set.class_names[:MOST_SHOWN_CLASSES]]
-    fake_parts, right = [], 0
-    generated_images = ImageStream(sample_set, GENERATED, count, disk_cache(config.scaling, sample_set.uri))
-    for images, labels in generated_images.by_shard():
-        features, guesses = network.features_and_labels(images)
-        fake_parts.append(features)
-        right += int((guesses == labels).sum())
-        for label, rows in enumerate(shown):
-            rows += [image.copy() for image in images[labels == label][: config.evaluation.grid_images - len(rows)]]
-    fake, real = np.concatenate(fake_parts), _features(config, network, image_set, "val", count)
-    train = _features(config, network, image_set, "train", count)
+
+    def generated() -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Yield all of them, and keep the first ones of each class."""
+        stream = ImageStream(sample_set, GENERATED, count, disk_cache(config.scaling, sample_set.uri))
+        for images, labels in stream.by_shard():
+            for label, rows in enumerate(shown):
+                rows += [image.copy() for image in images[labels == label][: config.evaluation.grid_images - len(rows)]]
+            yield images, labels
+
+    real, train = (_features(config, network, image_set, split, count) for split in ("val", "train"))
     reference, training = (FeatureStatistics.empty(x.shape[1]).update(x) for x in (real, train))
     generation = {
-        **compare_features(real, fake, neighbours=config.evaluation.neighbours),
+        **compare_with_real(network, generated(), real, config.evaluation.neighbours),
         "frechet_distance_of_training_images": frechet_distance(reference, training),
-        "images": float(len(fake)),
+        "images": float(count),
     }
-    if network.num_classes == len(image_set.class_names) > 1:
-        generation["class_accuracy"] = right / len(fake)
     shortest = min(len(rows) for rows in shown)
     side = sample_set.resolution
     grid = np.array([rows[:shortest] for rows in shown], np.uint8).reshape(len(shown), shortest, side, side, 3)
-    return generation, (len(fake), len(real)), torch.from_numpy(grid)
+    return generation, count, torch.from_numpy(grid)
 
 
 def _features(

@@ -12,7 +12,7 @@ from dcae15.artifacts import Statistics
 from dcae15.errors import DataError
 
 
-def measure(latents_BChw: Tensor) -> dict[str, Any]:
+def measure_latents(latents_BChw: Tensor) -> dict[str, Any]:
     """Return count, mean and sum of squared deviations per channel, in float64, of one shard's latents."""
     values = latents_BChw.double().transpose(0, 1).flatten(1)
     mean = values.mean(dim=1)
@@ -23,7 +23,7 @@ def measure(latents_BChw: Tensor) -> dict[str, Any]:
     }
 
 
-def merge(parts: Iterable[dict[str, Any]]) -> Statistics:
+def merge_measured(parts: Iterable[dict[str, Any]]) -> Statistics:
     """Merge the measurements of shards (Chan et al. 1979); the same result up to rounding whatever their sizes."""
     count, mean, deviation = 0, torch.zeros(0), torch.zeros(0)
     for part in parts:

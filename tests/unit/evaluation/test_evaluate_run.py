@@ -12,8 +12,8 @@ from dcae15 import artifacts, storage
 from dcae15.config import build, from_overrides
 from dcae15.data import shards
 from dcae15.errors import ConfigError
-from dcae15.evaluation import measure
-from dcae15.evaluation.measure import evaluate, features_of, read_pictures
+from dcae15.evaluation import evaluate_run
+from dcae15.evaluation.evaluate_run import evaluate, features_of, read_pictures
 from dcae15.models.autoencoder import Autoencoder
 from dcae15.models.spec import AutoencoderSpec
 from tests.unit.evaluation.codecs import scenes
@@ -165,7 +165,7 @@ def test_the_feature_network_trains_from_the_loader_where_the_images_do_not_fit(
         return features_of(config, artifacts.ImageSet.open(str(place / "images")), "cpu", lambda line: None)
 
     held = network("held")
-    monkeypatch.setattr(measure, "MOST_FEATURE_BYTES", 40 * 32 * 32 * 3 - 1)
-    monkeypatch.setattr(measure, "load_images", lambda *_: pytest.fail("images are held"))
+    monkeypatch.setattr(evaluate_run, "MOST_FEATURE_BYTES", 40 * 32 * 32 * 3 - 1)
+    monkeypatch.setattr(evaluate_run, "load_images", lambda *_: pytest.fail("images are held"))
     streamed, again = network("streamed"), network("again")
     assert streamed.digest == again.digest != held.digest, "as reproducible, in another order"
