@@ -30,6 +30,14 @@ def _room_for_fixed(own: Any, root: Section, path: str) -> str:
     return f"{path}.per is 'step' and {path}.draws is 1" if own.per == "step" and own.draws == 1 else ""
 
 
+def _unless_min_max(own: Any, root: Section, path: str) -> str:
+    return f"{path}.always_min_max is true" if own.always_min_max else ""
+
+
+def _unless_given(own: Any, root: Section, path: str) -> str:
+    return f"{path}.choices is given" if own.choices else ""
+
+
 class Prefix(Section):
     """The channel prefix: how many front channels are kept in a training step.
 
@@ -42,13 +50,13 @@ class Prefix(Section):
         "all channels, the loss weighted towards the front as the prefixes would do it (a control); 'none': all channels (the "
         "baseline)",
     )
-    first: int = option(4, "smallest prefix", unit="channels", ge=1, active_if=(_DRAWN, lambda o, r, p: _given(o, p)))
+    first: int = option(4, "smallest prefix", unit="channels", ge=1, active_if=(_DRAWN, _unless_given))
     step: int = option(
         4,
         "distance between prefixes; the choices are first, first + step, ... and always all channels",
         unit="channels",
         ge=1,
-        active_if=(_DRAWN, lambda o, r, p: _given(o, p)),
+        active_if=(_DRAWN, _unless_given),
     )
     choices: list[Count] = option(
         [],
@@ -65,7 +73,7 @@ class Prefix(Section):
     always_full: bool = option(
         False,
         "all channels are always among the draws",
-        active_if=(_DRAWN, _room_for_fixed, lambda o, r, p: f"{p}.always_min_max is true" if o.always_min_max else ""),
+        active_if=(_DRAWN, _room_for_fixed, _unless_min_max),
     )
     always_min_max: bool = option(
         False, "the smallest prefix and all channels are always among the draws", active_if=(_DRAWN, _room_for_fixed)
@@ -78,7 +86,7 @@ class Prefix(Section):
     draw_weights: list[Weight] = option(
         [],
         "weight of each draw's loss in the average of a step, one for each of draws; empty means equal",
-        active_if=(_DRAWN, lambda o, r, p: f"{p}.draws is 1" if o.draws == 1 else ""),
+        active_if=(_DRAWN, when("draws", is_not=1)),
     )
 
     @property
@@ -213,10 +221,6 @@ class Prefix(Section):
             scores = torch.rand(len(lengths), self.channels, generator=generator, device=generator.device)
             rank = scores.argsort(dim=1).argsort(dim=1)
         return (rank < torch.tensor(lengths, device=generator.device)[:, None]).float()
-
-
-def _given(own: Any, path: str) -> str:
-    return f"{path}.choices is given" if own.choices else ""
 
 
 def as_mask(kept: Kept, channels: int) -> Tensor:

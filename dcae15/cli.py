@@ -23,6 +23,7 @@ from dcae15.redaction import redact
 from dcae15.stages import STAGES
 from dcae15.stages.base import Stage
 
+
 @dataclass(frozen=True)
 class Asked:
     """What a command was asked to do.

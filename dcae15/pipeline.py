@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -160,7 +161,7 @@ def _run_tracked(config: Config, steps: Sequence[Step]) -> tuple[dict[str, float
         outcome = "KILLED"
         raise
     finally:
-        tracking.open_tracker(parent).finish(outcome)
+        tracking.Tracker(parent).finish(outcome)
     return seconds, parent
 
 
@@ -245,24 +246,22 @@ class Runner:
     def _run(self, step: Step) -> float:
         began, continued = time.perf_counter(), storage.exists(step.output.uri)
         child = tracking.start_stage_run(self._parent, step.name, step.output.fingerprint, dict(step.facts))
-        reached = None
+        reached: Callable[[int], None] | None = None
         along = next((other for other in self._steps if other.stage.along == step.role), None)
         if along is not None and (measure := along.stage.at_milestone):
             beside = Context(along.view.config, self._cluster, child, self._take)
 
-            def reached(images: int) -> None:
-                measure(beside, along.inputs, along.output, images)
-
+            reached = functools.partial(measure, beside, along.inputs, along.output)
         try:
             context = Context(step.view.config, self._cluster, child, self._take, reached)
             step.stage.run(context, step.inputs, step.output)
         except BaseException as error:
-            tracking.open_tracker(child).finish("FAILED" if isinstance(error, Exception) else "KILLED")
+            tracking.Tracker(child).finish("FAILED" if isinstance(error, Exception) else "KILLED")
             if isinstance(error, Dcae15Error):
                 raise type(error)(f"{step.name}: {error}") from error
             raise
         seconds = time.perf_counter() - began
-        tracker = tracking.open_tracker(child)
+        tracker = tracking.Tracker(child)
         track_counts(tracker, artifacts.read_manifest(step.output.uri), None if continued else seconds)
         tracker.finish("FINISHED")
         return seconds

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from dcae15.config import ScalingConfig
 from dcae15.errors import ConfigError
 
-
 THREADS = {"GOMP_SPINCOUNT": "10000"}
 """Threads that wait soon leave the core to others; else a shared machine slows down tenfold. Read when torch is loaded."""
 

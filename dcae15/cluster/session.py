@@ -196,5 +196,5 @@ def _train(
     arguments: dict[str, Any],
     runtime: Runtime,
 ) -> None:
-    tracks = tracking.open_tracker(tracker if runtime.rank == 0 else tracking.TrackerSpec())
+    tracks = tracking.Tracker(tracker if runtime.rank == 0 else tracking.TrackerSpec())
     function(config, runtime=runtime, tracker=tracks, **arguments)

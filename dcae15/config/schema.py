@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import Any, Literal
 
 from dcae15.channels import Prefix
 from dcae15.config.arms import CONTROLS
@@ -183,6 +183,10 @@ class SamplingConfig(Section):
     batch_size: int = option(250, "images generated at once", unit="images", affects_result=False, ge=1)
 
 
+def _with_baseline(own: Section, root: Any, path: str) -> str:
+    return "" if "baseline" in root.arms else f"arms is {root.arms}, without baseline"
+
+
 class EvaluationConfig(Section):
     """What is measured."""
 
@@ -204,7 +208,7 @@ class EvaluationConfig(Section):
         1.5,
         "warn that structure costs too much when the structured autoencoder, with all channels, is further behind the baseline "
         "than this in PSNR",
-        active_if=lambda own, root, path: "" if "baseline" in root.arms else "arms has no baseline",
+        active_if=_with_baseline,
         unit="dB",
         ge=0,
     )

@@ -7,8 +7,7 @@ from collections.abc import Collection, Iterable, Iterator
 from dcae15 import artifacts
 from dcae15.channels import LANDMARKS, nearest_prefix
 from dcae15.config import Config, Figure, Sweep, mask_kind
-from dcae15.errors import nearest
-from dcae15.errors import ConfigError
+from dcae15.errors import ConfigError, nearest
 from dcae15.evaluation import milestones
 from dcae15.evaluation.verdict import plain
 

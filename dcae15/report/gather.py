@@ -31,7 +31,7 @@ def write_report(config: Config, made: Sequence[Made], parent: tracking.TrackerS
     """
     data = gather(config, made)
     uri = report_uri(config, made[-1].fingerprint)
-    folder, tracker, drawn = uri.rsplit("/", 1)[0], tracking.open_tracker(parent), pictures(data)
+    folder, tracker, drawn = uri.rsplit("/", 1)[0], tracking.Tracker(parent), pictures(data)
     for name, png in drawn.items():
         storage.write_bytes(storage.join(folder, f"{name}.png"), png)
         tracker.picture(name, np.asarray(Image.open(io.BytesIO(png)).convert("RGB")), step=0)

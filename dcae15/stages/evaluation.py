@@ -57,7 +57,7 @@ def run(context: Context, inputs: Mapping[str, str], output: Output) -> None:
         uri=output.uri,
         fingerprint=output.fingerprint,
     )
-    tracking.open_tracker(context.tracker).metrics(scalars, step=0)
+    tracking.Tracker(context.tracker).metrics(scalars, step=0)
 
 
 STAGE = Stage(

@@ -43,7 +43,9 @@ class SampleWriter:
         return shards.write_shard(self.root, plan.path, table)
 
 
-def sample_images(config: Config, cluster: Cluster, *, denoiser: str, autoencoder: str, uri: str, fingerprint: str) -> None:
+def sample_images(
+    config: Config, cluster: Cluster, *, denoiser: str, autoencoder: str, uri: str, fingerprint: str
+) -> None:
     """Generate ``sampling.images`` images and write them as an image set with the split ``generated``."""
     made = artifacts.Denoiser.open(denoiser)
     require_decoder(made, load_autoencoder(autoencoder), autoencoder)

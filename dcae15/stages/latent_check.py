@@ -10,9 +10,9 @@ from dcae15 import artifacts
 from dcae15.artifacts import ImageSet, LatentSet
 from dcae15.cluster import Cluster
 from dcae15.config import Config
-from dcae15.data.findings import Findings
+from dcae15.data.findings import LatentFindings
+from dcae15.data.latent_set_check import check_whole, plan_checks
 from dcae15.data.shard_check import ShardChecker, ShardTask
-from dcae15.data.verify import check_whole, plan_checks
 from dcae15.errors import DataError
 from dcae15.library import load_autoencoder
 
@@ -25,7 +25,7 @@ def check_latents(config: Config, cluster: Cluster, *, latents: str, images: str
         DataError: the set is not what it should be; the message lists what was found.
     """
     began = time.perf_counter()
-    latent_set, findings = LatentSet.open(latents), Findings()
+    latent_set, findings = LatentSet.open(latents), LatentFindings()
     image_set = ImageSet.open(images) if images else None
     if autoencoder and (given := artifacts.Autoencoder.open(autoencoder).fingerprint) != latent_set.spec.autoencoder:
         findings.add(

@@ -57,7 +57,7 @@ def measure(context: Context, inputs: Mapping[str, str], output: Output, images:
         row = measure_milestone(**arguments, say=functools.partial(print, flush=True))
     else:
         row = context.cluster.call("measure_milestones", measure_milestone, **arguments)
-    tracking.open_tracker(context.tracker).metrics({k: v for k, v in row.items() if k != "images"}, step=images)
+    tracking.Tracker(context.tracker).metrics({k: v for k, v in row.items() if k != "images"}, step=images)
     context.on_row(row)
 
 

@@ -11,8 +11,8 @@ from dcae15 import artifacts, storage
 from dcae15.artifacts import WEIGHTS, snapshot_uri
 from dcae15.config import Config, fingerprint
 from dcae15.data.disk_cache import disk_cache
+from dcae15.data.latent_statistics import normalisation
 from dcae15.data.loader import Batch, latent_batches
-from dcae15.data.statistics import normalisation
 from dcae15.errors import ConfigError
 from dcae15.models.dit import DiT
 from dcae15.models.spec import DiTSpec

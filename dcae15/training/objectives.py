@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from dcae15.channels import Kept, PrefixChoices, as_mask, keep, rows
+from dcae15.channels import Kept, Prefix, as_mask, keep, rows
 from dcae15.config import AdversarialConfig, DiffusionConfig, LossesConfig
 from dcae15.data.loader import Batch
 from dcae15.data.pixels import to_pixels
@@ -84,7 +84,7 @@ class AutoencoderObjective(nn.Module):
     def __init__(
         self,
         network: Autoencoder,
-        choices: PrefixChoices,
+        choices: Prefix,
         losses: LossesConfig | None = None,
         perceptual: LPIPS | None = None,
         critic: CriticObjective | None = None,
@@ -185,7 +185,7 @@ class DiffusionObjective(nn.Module):
     def __init__(
         self,
         network: DiT,
-        choices: PrefixChoices,
+        choices: Prefix,
         config: DiffusionConfig,
         shift: tuple[float, ...],
         scale: tuple[float, ...],
@@ -203,8 +203,8 @@ class DiffusionObjective(nn.Module):
         self.register_buffer("shift", torch.tensor(shift, dtype=torch.float32)[:, None, None], persistent=False)
         self.register_buffer("scale", torch.tensor(scale, dtype=torch.float32)[:, None, None], persistent=False)
         self.weights: Tensor | None
-        weights = torch.tensor(choices.channel_weights()) if choices.kind == "weighted" else None
-        self.register_buffer("weights", weights, persistent=False)
+        weights = choices.channel_weights()
+        self.register_buffer("weights", None if weights is None else torch.tensor(weights), persistent=False)
 
     def draw(self, batch: Batch, randomness: StepRandomness) -> tuple[Any, ...]:
         """Return normalised latents and, for each draw, (noise, time, labels with dropout, kept)."""
