@@ -23,26 +23,26 @@ def undisturbed(tmp_path_factory, larger_images, lpips_files) -> tuple[str, byte
     return out, run("autoencoder", three_phases(*lpips_files), larger_images, out)
 
 
-@pytest.mark.parametrize("stops", [[1], [2], [3], [4], [5], [2, 1, 2]], ids=str)
+@pytest.mark.parametrize("stops", [[1], [2], [3], [4], [5], [2, 2, 1]], ids=str)
 def test_a_run_stopped_in_any_phase_ends_with_the_same_bits(tmp_path, larger_images, lpips_files, undisturbed, stops):
     config, out = three_phases(*lpips_files), str(tmp_path / "k" / "b")
     for phase in config.autoencoder.phases:
-        phase.training.checkpoint_images = 16
+        phase.training.checkpoint_images = 8
     for stop in stops:
         with pytest.raises(StopError):
             run("autoencoder", config, larger_images, out, StoppingTracker(stop))
     assert run("autoencoder", config, larger_images, out) == undisturbed[1]
     rows = stages.read_history(out)
-    assert [row["images"] for row in rows] == [32, 64, 96, 128, 160]
+    assert [row["images"] for row in rows] == [16, 32, 48, 64, 80]
     assert [row["phase"] for row in rows] == [0, 0, 1, 2, 2]
 
 
-@pytest.mark.parametrize("stop", [1, 3, 4])
-def test_a_run_with_another_memory_format_is_continued_with_the_same_bits(tmp_path, larger_images, lpips_files, stop):
-    config = three_phases(*lpips_files, channels_last=True, checkpoint_images=16)
+def test_a_run_with_another_memory_format_is_continued_with_the_same_bits(tmp_path, larger_images, lpips_files):
+    config = three_phases(*lpips_files, channels_last=True, checkpoint_images=8)
     undisturbed = run("autoencoder", config, larger_images, str(tmp_path / "k" / "a"))
-    with pytest.raises(StopError):
-        run("autoencoder", config, larger_images, str(tmp_path / "k" / "b"), StoppingTracker(stop))
+    for stop in (1, 3, 2):  # in each phase
+        with pytest.raises(StopError):
+            run("autoencoder", config, larger_images, str(tmp_path / "k" / "b"), StoppingTracker(stop))
     assert run("autoencoder", config, larger_images, str(tmp_path / "k" / "b")) == undisturbed
 
 
@@ -90,7 +90,7 @@ def test_a_run_stopped_between_phases_begins_the_next_one(
 
     def save_and_stop(self, images_seen, state):
         save(self, images_seen, state)
-        if "optimizer" not in state and images_seen == 64:
+        if "optimizer" not in state and images_seen == 32:
             raise StopError
 
     out = str(tmp_path / "k" / "b")
@@ -103,9 +103,17 @@ def test_a_run_stopped_between_phases_begins_the_next_one(
 
 def test_each_phase_logs_its_own_losses(undisturbed):
     first, last = stages.read_history(undisturbed[0])[0], stages.read_history(undisturbed[0])[-1]
-    assert {"loss", "l1", "lpips", "dead_channels"} <= first.keys()
-    assert "discriminator_loss" not in first
-    assert {"discriminator_loss", "logits_real", "logits_fake", "generator_loss", "adversarial_weight"} <= last.keys()
+    assert {"loss", "dead_channels"} <= first.keys()
+    assert not {"l1", "lpips", "discriminator_loss"} & first.keys()
+    assert {
+        "l1",
+        "lpips",
+        "discriminator_loss",
+        "logits_real",
+        "logits_fake",
+        "generator_loss",
+        "adversarial_weight",
+    } <= last.keys()
     assert last["adversarial_weight"] > 0
     before = stages.read_history(undisturbed[0])[-2]
     assert before["adversarial_weight"] == 0, "the discriminator is not heard before start_images"
@@ -124,7 +132,7 @@ def test_each_phase_logs_its_own_losses(undisturbed):
     ids=str,
 )
 def test_exactly_the_named_parts_move(tmp_path, image_set, names, moves):
-    config = small_config(images=48, weight_decay=0.1)
+    config = small_config(images=32, weight_decay=0.1, warmup_images=16)
     config.autoencoder.phases = [
         dataclasses.replace(
             stages.PhaseConfig("only", parts=names),
