@@ -42,9 +42,10 @@ def small_config(**training) -> Config:
     return config
 
 
-def three_phases(vgg: str, heads: str, **training) -> Config:
-    """The recipe of DC-AE at toy size, for images of 32 pixels: everything; the middle; the head with LPIPS and a discriminator.
+def three_phases(lpips: tuple[str, str] | None = None, **training) -> Config:
+    """The recipe of DC-AE at toy size, for images of 32 pixels: everything; the middle; the head with a discriminator.
 
+    The last phase has LPIPS too where its files are given; it has no state, and takes longer than everything else.
     Rows of the history after 16, 32 | 48 | 64 and 80 images.
     """
     config = small_config()
@@ -64,7 +65,8 @@ def three_phases(vgg: str, heads: str, **training) -> Config:
         phase("refinement", 16, ["decoder_head"], beta1=0.5, beta2=0.9),
     ]
     perceptual, adversarial = phases[2].losses.perceptual, phases[2].losses.adversarial
-    perceptual.weight, perceptual.vgg, perceptual.heads = 0.5, vgg, heads
+    if lpips:
+        perceptual.weight, (perceptual.vgg, perceptual.heads) = 0.5, lpips
     adversarial.weight, adversarial.width, adversarial.layers, adversarial.start_images = 0.5, 8, 1, 16
     config.autoencoder.phases = phases
     return config
