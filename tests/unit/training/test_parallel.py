@@ -68,13 +68,13 @@ def two_workers(rank: int, folder: str, images: str, latents: str, lpips: tuple[
         train(stage, config, source, f"{folder}/k/{name}", runtime=runtime, **extra)
 
     phases, perceptual = three_phases(), three_phases(lpips)
-    milestones = small_config()
+    milestones = small_config(images=128)
     milestones.diffusion.milestones = [20, 100]
     for parallel in ("ddp", "fsdp"):
         go(f"phases {parallel}", "autoencoder", with_training(perceptual, parallel=parallel))
         parts = {"parallel": parallel, "accumulation": 2, "activation_checkpointing": True}
         go(f"phases {parallel} parts", "autoencoder", with_training(fixed_weight(three_phases()), **parts))
-        go(f"denoiser {parallel}", "denoiser", with_training(small_config(), parallel=parallel))
+        go(f"denoiser {parallel}", "denoiser", with_training(small_config(images=128), parallel=parallel))
         for until in (32, 112, 0):
             turns = with_training(milestones, parallel=parallel)
             go(f"denoiser {parallel} in turns", "denoiser", turns, until=until)
@@ -101,7 +101,7 @@ def results(tmp_path_factory, larger_images, latent_set, lpips_files) -> Path:
     run("autoencoder", three_phases(lpips_files), larger_images, str(folder / "k" / "phases"))
     run("autoencoder", three_phases(), larger_images, str(folder / "k" / "stopped"))
     run("autoencoder", fixed_weight(three_phases()), larger_images, str(folder / "k" / "phases parts"))
-    run("denoiser", small_config(), latent_set, str(folder / "k" / "denoiser"))
+    run("denoiser", small_config(images=128), latent_set, str(folder / "k" / "denoiser"))
     run("autoencoder", small_config(images=64), larger_images, str(folder / "k" / "pixels"))
     arguments = (str(folder), larger_images, latent_set, lpips_files)
     multiprocessing.spawn(two_workers, arguments, nprocs=2, join=True)  # pyright: ignore[reportPrivateImportUsage]
@@ -189,10 +189,10 @@ def test_switches_agree_with_the_plain_path(tmp_path, plain, image_set, latent_s
 
 
 @pytest.mark.parametrize("per", ["step", "sample"])
-def test_a_compiled_gan_phase_agrees_with_the_plain_one(tmp_path, larger_images, lpips_files, per, graphs_only):
-    config = three_phases(lpips_files)
+def test_a_compiled_gan_phase_agrees_with_the_plain_one(tmp_path, larger_images, per, graphs_only):
+    config = three_phases()
     config.autoencoder.phases = config.autoencoder.phases[2:]
     config.autoencoder.phases[0].prefix.per = per
     run("autoencoder", config, larger_images, str(tmp_path / "k" / "a"))
     run("autoencoder", with_training(config, compile=True), larger_images, str(tmp_path / "k" / "b"))
-    require_equal(tmp_path / "k" / "a", tmp_path / "k" / "b", PERCEPTUAL)
+    require_equal(tmp_path / "k" / "a", tmp_path / "k" / "b")
