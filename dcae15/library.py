@@ -67,15 +67,11 @@ def load_autoencoder(
 
 @dataclass(frozen=True)
 class LoadedDenoiser:
-    """A trained denoiser and what is needed to use it.
+    """A trained denoiser and what is needed to use it."""
 
-    Attributes:
-        network: ``network(latents (B, c, h, w), time (B,), labels (B,))`` gives the velocity; t = 0 is noise, t = 1 is data.
-        artifact: shapes, statistics, class names, and where its autoencoder is.
-    """
-
+    # ``network(latents (B, c, h, w), time (B,), labels (B,))`` gives the velocity; t = 0 is noise, t = 1 is data
     network: DiT
-    artifact: artifacts.Denoiser
+    artifact: artifacts.Denoiser  # shapes, statistics, class names, and where its autoencoder is
 
     @torch.inference_mode()
     def sample(self, labels: Sequence[int], settings: SamplingConfig | None = None, first: int = 0) -> Tensor:

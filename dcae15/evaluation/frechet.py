@@ -11,17 +11,11 @@ from dcae15.errors import DataError
 
 @dataclass(frozen=True, eq=False)
 class FeatureStatistics:
-    """Count, mean and scatter of feature vectors, in float64.
+    """Count, mean and scatter of feature vectors, in float64."""
 
-    Attributes:
-        count: number of feature vectors.
-        mean: their mean, D.
-        scatter: sum of the outer products of their deviations from the mean, D D.
-    """
-
-    count: int
-    mean: np.ndarray
-    scatter: np.ndarray
+    count: int  # number of feature vectors
+    mean: np.ndarray  # their mean, D
+    scatter: np.ndarray  # sum of the outer products of their deviations from the mean, D D
 
     @classmethod
     def empty(cls, dimensions: int) -> FeatureStatistics:

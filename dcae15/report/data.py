@@ -19,29 +19,17 @@ def in_order(arms: Mapping[str, Value], order: Sequence[str]) -> dict[str, Value
 
 @dataclass(frozen=True)
 class Made:
-    """What a step of a pipeline made, and how.
+    """What a step of a pipeline made, and how."""
 
-    Attributes:
-        name: of the step.
-        uri: of the artifact.
-        fingerprint: of the artifact.
-        inputs: URIs of what it read, by role.
-        facts: what the plan said of it.
-        status: ``done`` or ``reused``.
-        seconds: that it took now; 0 when it was reused.
-        figure: the figure of its training curves; empty without any.
-        label: its line in there.
-    """
-
-    name: str
-    uri: str
-    fingerprint: str
-    inputs: Mapping[str, str]
-    facts: Mapping[str, str]
-    status: str
-    seconds: float
-    figure: str = ""
-    label: str = ""
+    name: str  # of the step
+    uri: str  # of the artifact
+    fingerprint: str  # of the artifact
+    inputs: Mapping[str, str]  # URIs of what it read, by role
+    facts: Mapping[str, str]  # what the plan said of it
+    status: str  # ``done`` or ``reused``
+    seconds: float  # that it took now; 0 when it was reused
+    figure: str = ""  # the figure of its training curves; empty without any
+    label: str = ""  # its line in there
 
 
 @dataclass(frozen=True)

@@ -152,7 +152,7 @@ def _autoencoder_objective(
         losses,
         lpips,
         critic,
-        heard_from=first + adversarial.start_images,
+        judged_from=first + adversarial.start_images,
         average=lambda value: runtime.sum(value) / runtime.world,
         fixed_shapes=phase.training.compile,
     )

@@ -14,7 +14,6 @@ from typing import Any
 import torch
 
 from dcae15 import storage
-from dcae15.errors import TrainingError
 
 log = logging.getLogger(__name__)
 
@@ -59,20 +58,6 @@ class Checkpoints:
                 return state
             log.warning("checkpoint %s is damaged; going back to the one before", storage.join(self.uri, name))
         return None
-
-    def at(self, images_seen: int) -> dict[str, Any]:
-        """Return the state of the checkpoint at so many images.
-
-        Raises:
-            StorageError: it cannot be read.
-            TrainingError: it is damaged.
-        """
-        state = self._read(_name(images_seen))
-        if state is None:
-            raise TrainingError(
-                f"checkpoint {storage.join(self.uri, _name(images_seen))} is damaged; run the command again"
-            )
-        return state
 
     def _read(self, name: str) -> dict[str, Any] | None:
         """Return the state of a checkpoint, or None when its bytes are not those that were written."""

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections import deque
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 
 Row = Mapping[str, float]
 
@@ -17,60 +16,29 @@ MEDIAN_ROWS = 20
 LEAST_ROWS = 5  # before a median means anything: the first rows of a run fall steeply
 
 
-@dataclass(frozen=True)
-class Notice:
-    """What is wrong.
-
-    Attributes:
-        name: discriminator_wins, discriminator_blind, dead_rear_channels or loss_jump.
-        message: what was seen, and which fields of the phase to change.
-        images: images seen at that row.
-    """
-
-    name: str
-    message: str
-    images: int
-
-
 class Guards:
-    """Watches the history of one phase. A warning is raised once, and again only after it was cured.
+    """Watches the history of a run. A warning is raised once in a phase, and again only after it was cured.
 
-    It is a function of the rows alone: give a resumed run the rows of its checkpoint, and it goes on as if never stopped.
-
-    Args:
-        rows: the phase's history so far.
-
-    Attributes:
-        warnings: all that were raised, those of ``rows`` included.
+    It is a function of the rows alone: show a resumed run the rows of its checkpoint, and it goes on as if never stopped.
     """
 
-    def __init__(self, rows: Iterable[Row] = ()) -> None:
-        self.warnings: list[Notice] = []
-        self._losses: deque[float] = deque(maxlen=MEDIAN_ROWS)
-        self._watches = {
-            "discriminator_wins": _Watch(PATIENCE),
-            "discriminator_blind": _Watch(PATIENCE),
-            "dead_rear_channels": _Watch(PATIENCE),
-            "loss_jump": _Watch(1),
-        }
-        for row in rows:
-            self.observe(row)
+    def __init__(self) -> None:
+        self._enter(0.0)
 
-    def observe(self, row: Row) -> list[Notice]:
-        """Take in the next row of the history; return the warnings that it raises. Columns it lacks warn of nothing."""
-        found = {
-            "discriminator_wins": _wins(row),
-            "discriminator_blind": _blind(row),
-            "dead_rear_channels": _dead(row),
-            "loss_jump": self._jump(row),
-        }
-        raised = [
-            Notice(name, message, int(row["images"]))
-            for name, message in found.items()
-            if self._watches[name].raises(bool(message))
-        ]
-        self.warnings += raised
-        return raised
+    def _enter(self, phase: float) -> None:
+        self._phase = phase
+        self._losses: deque[float] = deque(maxlen=MEDIAN_ROWS)
+        self._watches = [_Watch(PATIENCE), _Watch(PATIENCE), _Watch(PATIENCE), _Watch(1)]
+
+    def observe(self, row: Row) -> list[str]:
+        """Take in the next row; return what is wrong from now on, and which fields to change.
+
+        Columns that it lacks warn of nothing.
+        """
+        if row.get("phase", 0.0) != self._phase:
+            self._enter(row["phase"])
+        found = [_wins(row), _blind(row), _dead(row), self._jump(row)]
+        return [message for watch, message in zip(self._watches, found, strict=True) if watch.raises(bool(message))]
 
     def _jump(self, row: Row) -> str:
         if "loss" not in row:
@@ -103,12 +71,12 @@ class _Watch:
         return seen
 
 
-def _heard(row: Row) -> bool:
+def _judged(row: Row) -> bool:
     return "discriminator_loss" in row and row.get("adversarial_weight", 0.0) != 0
 
 
 def _wins(row: Row) -> str:
-    if not _heard(row) or row["discriminator_loss"] >= WINS_BELOW:
+    if not _judged(row) or row["discriminator_loss"] >= WINS_BELOW:
         return ""
     return (
         f"the discriminator always wins (hinge loss {row['discriminator_loss']:.3g} in {PATIENCE} rows): its "
@@ -118,7 +86,7 @@ def _wins(row: Row) -> str:
 
 
 def _blind(row: Row) -> str:
-    if not _heard(row):
+    if not _judged(row):
         return ""
     real, fake = row.get("logits_real", 0.0), row.get("logits_fake", 0.0)
     if abs(row["discriminator_loss"] - 1) > BLIND_WITHIN or abs(real - fake) > BLIND_WITHIN:

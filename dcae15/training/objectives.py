@@ -73,10 +73,10 @@ class AutoencoderObjective(nn.Module):
     Args:
         network: the autoencoder.
         choices: the channel prefix.
-        losses: weights; the default is L1 alone.
+        losses: their weights.
         perceptual: LPIPS; needed when it has a weight.
         critic: the discriminator; needed when it has a weight.
-        heard_from: images seen from which on the discriminator's judgement counts.
+        judged_from: images seen from which on the discriminator's judgement counts.
         average: returns the mean of a tensor over all workers.
         fixed_shapes: mask prefixes instead of slicing by them, so that a compiled network sees one shape.
     """
@@ -85,21 +85,22 @@ class AutoencoderObjective(nn.Module):
         self,
         network: Autoencoder,
         choices: Prefix,
-        losses: LossesConfig | None = None,
-        perceptual: LPIPS | None = None,
-        critic: CriticObjective | None = None,
-        heard_from: int = 0,
-        average: Callable[[Tensor], Tensor] = lambda value: value,
-        fixed_shapes: bool = False,
+        losses: LossesConfig,
+        perceptual: LPIPS | None,
+        critic: CriticObjective | None,
+        *,
+        judged_from: int,
+        average: Callable[[Tensor], Tensor],
+        fixed_shapes: bool,
     ) -> None:
         super().__init__()
         self.network = network
         self.choices = choices
         self.fixed_shapes = fixed_shapes
-        self.losses = losses or LossesConfig()
+        self.losses = losses
         self.perceptual = perceptual
         self._critic = (critic,)  # in a tuple: its parameters are not this module's
-        self.heard_from = heard_from
+        self.judged_from = judged_from
         self.average = average
         self.last_layer = LastLayer(network.decoder) if critic and self.losses.adversarial.adaptive else None
 
@@ -109,21 +110,21 @@ class AutoencoderObjective(nn.Module):
         return self._critic[0]
 
     def draw(self, batch: Batch, randomness: StepRandomness) -> tuple[Any, ...]:
-        """Return pixels (b, 3, H, W) in [-1, 1], what is kept, and whether the discriminator is heard."""
+        """Return pixels (b, 3, H, W) in [-1, 1], what is kept, and whether the discriminator's judgement counts."""
         pixels = to_pixels(batch.inputs.to(randomness.device, non_blocking=True))
         kept = self.choices.draw(randomness.batch_size, randomness.generator("prefix", "cpu"))
         if self.fixed_shapes:
             kept = [as_mask(k, self.choices.channels) for k in kept]
-        heard = randomness.images_seen >= self.heard_from
-        return pixels, [rows(k, randomness.first, randomness.last) for k in kept], heard
+        judged = randomness.images_seen >= self.judged_from
+        return pixels, [rows(k, randomness.first, randomness.last) for k in kept], judged
 
-    def forward(self, pixels_BCHW: Tensor, kept: list[Kept], heard: bool) -> LossTerms:
+    def forward(self, pixels_BCHW: Tensor, kept: list[Kept], judged: bool) -> LossTerms:
         """Encode once, decode each draw; the loss is the average over the draws."""
         if self.last_layer is not None:
             self.last_layer.reset()
         latents = self.network.encode(pixels_BCHW)
         decoded = [self.network.decode(keep(latents, k)) for k in kept]
-        adaptive = self.last_layer is not None and heard
+        adaptive = self.last_layer is not None and judged
         # With an adaptive weight the losses are differentiated twice; cut off the network, which is passed once.
         reconstructions = [r.detach().requires_grad_() for r in decoded] if adaptive else decoded
         terms = {"l1": self.choices.average([l1(r, pixels_BCHW) for r in reconstructions])}
@@ -137,16 +138,16 @@ class AutoencoderObjective(nn.Module):
             return LossTerms(total, {**_logged(named), **health})
         pair = (pixels_BCHW.detach(), torch.cat([r.detach() for r in decoded]))
         nothing = total.new_zeros(())
-        judged = {"generator_loss": nothing, "adversarial_weight": nothing}
-        if heard:
+        game = {"generator_loss": nothing, "adversarial_weight": nothing}
+        if judged:
             judgement = self._judge(reconstructions)
             weight = total.new_tensor(self.losses.adversarial.weight)
             if self.last_layer is None:
                 total = total + weight * judgement
             else:
                 total, weight = self._balance(total, judgement, weight, reconstructions, decoded)
-            judged = {"generator_loss": judgement, "adversarial_weight": weight}
-        return LossTerms(total, {**_logged({**named, **judged}), **health}, pair)
+            game = {"generator_loss": judgement, "adversarial_weight": weight}
+        return LossTerms(total, {**_logged({**named, **game}), **health}, pair)
 
     def _judge(self, reconstructions: list[Tensor]) -> Tensor:
         """Return the discriminator's judgement; its own weights get no gradient."""

@@ -25,20 +25,19 @@ from dcae15.runtime import Runtime
 T = TypeVar("T")
 
 
-def parallelise(objective: Any, config: TrainingConfig, runtime: Runtime, mode: str) -> nn.Module:
+def parallelise(objective: Any, config: TrainingConfig, runtime: Runtime) -> nn.Module:
     """Apply the switches to an objective's network, in this order.
 
     Args:
         objective: a module that holds the network; both are changed in place.
         config: the switches.
         runtime: this process among its peers.
-        mode: ``ddp`` or ``fsdp``, between several workers.
 
     Returns:
         What to call in the objective's place: it averages gradients over the workers, see `averaging`.
     """
-    network, sharded = objective.network, runtime.world > 1 and mode == "fsdp"
-    place(objective, config, runtime, sharded)
+    network, sharded = objective.network, _is_sharded(config, runtime)
+    place(objective, config, runtime)
     if config.activation_checkpointing:
         recompute(network)
     if config.compile:
@@ -50,16 +49,15 @@ def parallelise(objective: Any, config: TrainingConfig, runtime: Runtime, mode: 
 
 def beside(network: nn.Module, config: TrainingConfig, runtime: Runtime) -> None:
     """Lay out and share out a copy of a network in training as that one is; nobody calls the copy."""
-    sharded = runtime.world > 1 and config.parallel == "fsdp"
-    place(network, config, runtime, sharded)
-    if sharded:
+    place(network, config, runtime)
+    if _is_sharded(config, runtime):
         shard(network, config, runtime)
 
 
-def place(module: nn.Module, config: TrainingConfig, runtime: Runtime, sharded: bool) -> None:
+def place(module: nn.Module, config: TrainingConfig, runtime: Runtime) -> None:
     """Move weights to the worker's device and into the memory format; shards are contiguous."""
     module.to(runtime.device)
-    if config.channels_last and not sharded:
+    if config.channels_last and not _is_sharded(config, runtime):
         module.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
 
 
@@ -162,15 +160,17 @@ def load_optimizer(
     """
     from torch.distributed.checkpoint.state_dict import StateDictOptions, set_optimizer_state_dict
 
-    options = StateDictOptions(
-        full_state_dict=True, broadcast_from_rank0=runtime.world > 1, flatten_optimizer_state_dict=True
-    )
+    options = StateDictOptions(full_state_dict=True, broadcast_from_rank0=runtime.world > 1)
     set_optimizer_state_dict(network, optimizer, dict(state), options=options)
     # torch leaves them contiguous, and a fused optimizer takes for granted that they lie in memory as their parameter does
     for parameter, values in optimizer.state.items():
         for name, value in values.items():
             if value.ndim and value.stride() != parameter.stride():
                 values[name] = torch.empty_like(parameter).copy_(value)
+
+
+def _is_sharded(config: TrainingConfig, runtime: Runtime) -> bool:
+    return runtime.world > 1 and config.parallel == "fsdp"
 
 
 def _contiguous(state: dict[str, Any]) -> dict[str, Any]:

@@ -9,6 +9,8 @@ from torch import Tensor, nn
 
 from dcae15.errors import ConfigError, TrainingError
 from dcae15.models.autoencoder import Autoencoder
+from dcae15.runtime import Runtime
+from dcae15.training.parallel import from_first_worker
 
 
 def freeze(network: Autoencoder, parts: Sequence[str], path: str = "parts") -> None:
@@ -72,18 +74,22 @@ def digests(weights: Mapping[str, Tensor]) -> dict[str, str]:
     }
 
 
-def unmoved(before: Mapping[str, str], after: Mapping[str, str], trainable: set[str]) -> list[str]:
-    """Return the trainable parameters that a phase left as they were.
+def require_frozen(
+    before: Mapping[str, str], weights: Mapping[str, Tensor], trainable: set[str], runtime: Runtime
+) -> list[str]:
+    """Return the trainable parameters that a phase left as they were, on every worker; all must call this together.
 
     Args:
-        before: digests at the phase's begin.
-        after: digests at its end.
+        before: digests of the weights at the phase's begin; only the first worker's are read.
+        weights: at its end; only the first worker's are read.
         trainable: names of what may change, see `changeable`.
+        runtime: this process among its peers.
 
     Raises:
-        TrainingError: something frozen has changed; the result must not be used.
+        TrainingError: something frozen has changed; the result must not be used. On every worker.
     """
-    changed = {name for name in before if before[name] != after[name]}
+    after = digests(weights) if runtime.rank == 0 else {}
+    changed = from_first_worker({name for name in after if before[name] != after[name]}, runtime)
     if forbidden := sorted(changed - trainable):
         raise TrainingError(
             f"{len(forbidden)} frozen tensors have changed, such as {forbidden[0]}; this is a bug, and the result was not written"

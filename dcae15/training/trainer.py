@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import math
-import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -20,11 +20,11 @@ from dcae15.losses import LossTerms
 from dcae15.runtime import Runtime
 from dcae15.training import parallel, parts
 from dcae15.training.checkpoint import Checkpoints
+from dcae15.training.meter import Meter, Row
 from dcae15.training.objectives import Objective
 from dcae15.training.randomness import StepRandomness
 
 Weights = dict[str, Tensor]
-Row = dict[str, float]
 
 
 @dataclass(frozen=True)
@@ -135,6 +135,7 @@ def train(
         networks = Networks(make_network(), phase, runtime)
         if state.images_seen:
             networks.load(saved or {}, middle=bool(state.begun))
+            saved = None
         if not state.begun:
             state.begun = parts.digests(parallel.weights_of(networks.model.network))
         meter = Meter(config.batch_size, runtime)
@@ -166,9 +167,9 @@ def train(
                     save(networks.state())
                 if stop:
                     return None
-        result, changeable = networks.state(), parts.changeable(networks.model.network)
+        result, trainable = networks.state(), parts.changeable(networks.model.network)
         del networks  # before the next phase needs the memory
-        if unmoved := _require_frozen(state.begun, result["network"], changeable, runtime):
+        if unmoved := parts.require_frozen(state.begun, result["network"], trainable, runtime):
             state.unmoved[phase.name] = unmoved
         if state.phase == len(phases) - 1:
             save(result)  # the artifact is written next, and may fail
@@ -179,42 +180,26 @@ def train(
 
 
 class Learner:
-    """A network, the objective that it learns from, as this worker calls it, and its optimizer.
+    """A network, the objective that it learns from, and its optimizer: AdamW, which does not decay vectors.
 
     Args:
         objective: holds the network, of which parts may be frozen.
-        config: the phase's training.
+        config: optimizer and switches.
         runtime: this process among its peers.
-        mode: how several workers share the network, ``ddp`` or ``fsdp``.
-        learning_rate: at the peak of the schedule.
-        betas: of AdamW.
-        weight_decay: of AdamW; vectors (biases, normalisation weights) are not decayed.
     """
 
-    def __init__(
-        self,
-        objective: Any,
-        config: TrainingConfig,
-        runtime: Runtime,
-        *,
-        mode: str,
-        learning_rate: float,
-        betas: tuple[float, float],
-        weight_decay: float,
-    ) -> None:
+    def __init__(self, objective: Any, config: TrainingConfig, runtime: Runtime) -> None:
         self.objective, self.config, self.runtime = objective, config, runtime
         self.network: nn.Module = objective.network
-        self.call = parallel.parallelise(objective, config, runtime, mode)
+        self.call = parallel.parallelise(objective, config, runtime)
         parts.train_mode(self.network)
-        self.learning_rate = learning_rate
         self.trainable: list[Tensor] = [p for p in self.network.parameters() if p.requires_grad]
         groups = [
-            {"params": [p for p in self.trainable if p.ndim > 1], "weight_decay": weight_decay},
+            {"params": [p for p in self.trainable if p.ndim > 1], "weight_decay": config.weight_decay},
             {"params": [p for p in self.trainable if p.ndim <= 1], "weight_decay": 0.0},
         ]
-        self.optimizer = torch.optim.AdamW(
-            [group for group in groups if group["params"]], lr=learning_rate, betas=betas, fused=True
-        )
+        groups, betas = [group for group in groups if group["params"]], (config.beta1, config.beta2)
+        self.optimizer = torch.optim.AdamW(groups, lr=config.learning_rate, betas=betas, fused=True)
 
     def forward_backward(self, arguments: tuple[Any, ...], last: bool) -> LossTerms:
         """Add the gradient of one of the step's parts; with its ``last``, the workers' gradients are averaged."""
@@ -231,7 +216,7 @@ class Learner:
 
     def step(self, share: float) -> float:
         """Move the weights with a share of the peak learning rate; return that rate."""
-        rate = self.learning_rate * share
+        rate = self.config.learning_rate * share
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.optimizer.step()
@@ -260,28 +245,15 @@ class Networks:
         self.average = copy.deepcopy(network).requires_grad_(False)
         parallel.beside(self.average, config, runtime)
         self.objective = phase.objective(network)
-        self.model = Learner(
-            self.objective,
-            config,
-            runtime,
-            mode=config.parallel,
-            learning_rate=config.learning_rate,
-            betas=(config.beta1, config.beta2),
-            weight_decay=config.weight_decay,
-        )
-        pairs = zip(self.average.parameters(), self.model.network.parameters(), strict=True)
-        self.averaged: list[Tensor] = [average for average, parameter in pairs if parameter.requires_grad]
-        self.critic: Learner | None = None
+        self.model, self.critic = Learner(self.objective, config, runtime), None
         if (critic := self.objective.critic) is not None:
-            self.critic = Learner(
-                critic,
-                config,
-                runtime,
-                mode="ddp",  # it is small
-                learning_rate=critic.settings.learning_rate or config.learning_rate,
-                betas=(critic.settings.beta1, critic.settings.beta2),
-                weight_decay=0.0,
-            )
+            own = critic.settings
+            rate = own.learning_rate or config.learning_rate
+            changes = {"learning_rate": rate, "beta1": own.beta1, "beta2": own.beta2, "weight_decay": 0.0}
+            small = dataclasses.replace(config, parallel="ddp", **changes)
+            self.critic = Learner(critic, small, runtime)
+        pairs = zip(self.average.parameters(), network.parameters(), strict=True)
+        self.averaged: list[Tensor] = [average for average, parameter in pairs if parameter.requires_grad]
 
     def forward_backward(self, batch: Batch, seed: int) -> dict[str, Tensor]:
         """Leave the gradients of a step, of all workers; return its scalars, of this one.
@@ -343,46 +315,6 @@ class Networks:
         parallel.load_weights(self.average, saved.get("average" if middle else "network", {}), self.runtime)
 
 
-class Meter:
-    """Averages between two rows of the history.
-
-    Args:
-        batch_size: images of a step, over all workers.
-        runtime: this process among its peers.
-    """
-
-    def __init__(self, batch_size: int, runtime: Runtime) -> None:
-        self.batch_size, self.runtime = batch_size, runtime
-        self._reset()
-
-    def _reset(self) -> None:
-        self.began, self.steps, self.wait = time.perf_counter(), 0, 0.0
-        self.sums: dict[str, Tensor] = {}
-
-    def add(self, scalars: dict[str, Tensor], wait: float) -> None:
-        """Take in one step's scalars, and the seconds that it waited for data."""
-        for name, value in scalars.items():
-            self.sums[name] = self.sums[name] + value.detach() if name in self.sums else value.detach().clone()
-        self.steps += 1
-        self.wait += wait
-
-    def row(self, images_seen: int, rate: float) -> Row:
-        """Return the averages over all workers since the last row; every worker must call this at the same point."""
-        names = sorted(self.sums)
-        sums = self.runtime.sum(torch.stack([self.sums[n].float() for n in names]))
-        means = sums / (self.steps * self.runtime.world)
-        seconds = time.perf_counter() - self.began
-        row = {
-            "images": float(images_seen),
-            **dict(zip(names, means.tolist(), strict=True)),
-            "learning_rate": rate,
-            "images_per_second": self.steps * self.batch_size / seconds,
-            "data_wait": self.wait / seconds,
-        }
-        self._reset()
-        return row
-
-
 def schedule(config: TrainingConfig, images_seen: int) -> float:
     """Return the share of the peak learning rate in the step that starts after ``images_seen`` images of the phase.
 
@@ -400,7 +332,7 @@ def schedule(config: TrainingConfig, images_seen: int) -> float:
 def _resumed(saved: dict[str, Any] | None) -> TrainState:
     if saved is None:
         return TrainState()
-    state = TrainState(**{f.name: saved[f.name] for f in fields(TrainState)})
+    state = TrainState(**{f.name: saved[f.name] for f in dataclasses.fields(TrainState)})
     state.resumed_from = state.images_seen
     return state
 
@@ -428,24 +360,6 @@ def _require_finite(scalars: dict[str, Tensor], images_seen: int) -> None:
         "the weights were not changed and the last checkpoint is good. The same command would meet the same numbers: lower "
         "training.learning_rate, lengthen training.warmup_images or set training.clip_norm, which begins a run of another name"
     )
-
-
-def _require_frozen(begun: dict[str, str], weights: Weights, changeable: set[str], runtime: Runtime) -> list[str]:
-    """Compare a phase's end with its beginning, on rank 0; return what it left unmoved, on every worker.
-
-    Raises:
-        TrainingError: something frozen has changed; on every worker.
-    """
-    found: list[str] | TrainingError = []
-    if runtime.rank == 0:
-        try:
-            found = parts.unmoved(begun, parts.digests(weights), changeable)
-        except TrainingError as error:
-            found = error
-    found = parallel.from_first_worker(found, runtime)
-    if isinstance(found, TrainingError):
-        raise found
-    return found
 
 
 def _crossed(before: int, after: int, interval: int) -> bool:

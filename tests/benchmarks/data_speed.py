@@ -16,6 +16,7 @@ training, into what it has.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import functools
 import io
 import itertools
@@ -29,7 +30,7 @@ import sys
 import tarfile
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -236,9 +237,10 @@ def data_wait(source: str, folder: Path, steps: int) -> dict[str, float]:
     """Train the default denoiser in one thread; return the share of the time that it waited for data, and images/s."""
     from dcae15.config import Config
     from dcae15.runtime import LocalRuntime
-    from dcae15.training.learner import Learner, split
+    from dcae15.training.checkpoint import Checkpoints
     from dcae15.training.objectives import DiffusionObjective
     from dcae15.training.stages import DiT, DiTSpec, choices_of
+    from dcae15.training.trainer import Phase, train
 
     torch.set_num_threads(1)  # two threads that wait for each other measure what else runs on the machine
     config, runtime = Config(), LocalRuntime(device=torch.device("cpu"))
@@ -247,23 +249,34 @@ def data_wait(source: str, folder: Path, steps: int) -> dict[str, float]:
     spec = DiTSpec(
         SHAPE[0], SHAPE[1], CLASSES, shape.depth, shape.width, shape.heads, shape.patch_size, shape.mlp_ratio
     )
-    network = DiT(spec, torch.Generator().manual_seed(0), shape.label_std)
-    ones = (1.0,) * SHAPE[0]
-    objective = DiffusionObjective(
-        network, choices_of(settings.prefix, SHAPE[0]), settings, (0.0,) * SHAPE[0], ones, null_label=CLASSES
+    size, ones = training.batch_size, (1.0,) * SHAPE[0]
+    training = dataclasses.replace(
+        training, images=(steps + 2) * size, warmup_images=0, log_images=0, checkpoint_images=0
     )
-    learner, waits = Learner(objective, training, runtime), []
-    with closing(batches_of(source, folder, training.batch_size)) as stream:  # type: ignore[type-var]
-        for step in range(steps + 2):
-            if step == 2:
-                began, waits = time.perf_counter(), []
-            asked = time.perf_counter()
-            inputs, labels = next(stream)
-            waits.append(time.perf_counter() - asked)
-            batch = loader.Batch(step * training.batch_size, inputs, labels)
-            learner.train(split(batch, 0, training, runtime), batch.start, training.learning_rate)
-        seconds = time.perf_counter() - began
-    return {"wait": sum(waits) / seconds, "images_per_second": steps * training.batch_size / seconds}
+
+    def objective(network: DiT) -> DiffusionObjective:
+        choices = choices_of(settings.prefix, SHAPE[0])
+        return DiffusionObjective(network, choices, settings, (0.0,) * SHAPE[0], ones, null_label=CLASSES)
+
+    def batches(start: int) -> Generator[loader.Batch, None, None]:
+        with closing(batches_of(source, folder, size)) as stream:  # type: ignore[type-var]
+            for step in range(steps + 2):
+                asked = time.perf_counter()
+                inputs, labels = next(stream)
+                yield loader.Batch(step * size, inputs, labels, time.perf_counter() - asked)
+
+    milestones = (2 * size,)  # a row of the history ends there: the first steps of all are not measured
+    with tempfile.TemporaryDirectory() as checkpoints:
+        trained = train(
+            lambda: DiT(spec, torch.Generator().manual_seed(0), shape.label_std),
+            [Phase("training", training, 0, training.images, objective, batches, milestones)],
+            seed=0,
+            runtime=runtime,
+            checkpoints=Checkpoints(checkpoints),
+            on_log=lambda row, state: None,
+        )
+    row = trained.state.history[-1]
+    return {"wait": row["data_wait"], "images_per_second": row["images_per_second"]}
 
 
 # -------------------------------------------------------------------------------------------------------- growth

@@ -1,4 +1,7 @@
+import functools
+
 import pytest
+from torch import nn
 
 from tests.unit.training import small
 
@@ -21,3 +24,9 @@ def latent_set(tmp_path_factory) -> str:
 @pytest.fixture(scope="session")
 def lpips_files(tmp_path_factory) -> tuple[str, str]:
     return small.write_lpips(tmp_path_factory.mktemp("lpips"))
+
+
+@pytest.fixture
+def graphs_only(monkeypatch):
+    """torch.compile traces and differentiates as always, but generates no code: that takes a minute, and is torch's own."""
+    monkeypatch.setattr(nn.Module, "compile", functools.partialmethod(nn.Module.compile, backend="aot_eager"))

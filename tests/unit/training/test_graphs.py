@@ -36,25 +36,27 @@ def trained(folder, spec, **switches):
     return uri
 
 
-@pytest.mark.parametrize("family", ["1.0", "sana"])
-def test_training_from_the_configuration_makes_an_artifact_of_that_graph(tmp_path, family):
-    spec = FAMILIES[family]
-    uri = trained(tmp_path, spec)
+@pytest.fixture(scope="module", params=["1.0", "sana"])
+def family(request, tmp_path_factory):
+    """A family's graph, and where it was trained."""
+    spec = FAMILIES[request.param]
+    return request.param, spec, trained(tmp_path_factory.mktemp("plain"), spec)
+
+
+def test_training_from_the_configuration_makes_an_artifact_of_that_graph(family):
+    name, spec, uri = family
     for averaged in (True, False):
         model = load_autoencoder(uri, averaged=averaged)
         assert model.spec == spec
         assert all(torch.isfinite(value).all() for value in model.state_dict().values())
     counters = [value for key, value in model.state_dict().items() if key.endswith("num_batches_tracked")]
-    assert all(counter > 0 for counter in counters) and bool(counters) == (family == "1.0")
+    assert all(counter > 0 for counter in counters) and bool(counters) == (name == "1.0")
 
 
-def test_recomputed_activations_leave_running_statistics_as_they_are(tmp_path):
-    results = []
-    for recompute in (False, True):
-        folder = tmp_path / str(recompute)
-        model = load_autoencoder(trained(folder, FAMILIES["1.0"], activation_checkpointing=recompute), averaged=False)
-        results.append(model.state_dict())
-    plain, recomputed = results
-    assert any(key.endswith("running_var") for key in plain)
+def test_recomputed_activations_leave_running_statistics_as_they_are(tmp_path, family):
+    name, spec, uri = family
+    plain = load_autoencoder(uri, averaged=False).state_dict()
+    recomputed = load_autoencoder(trained(tmp_path, spec, activation_checkpointing=True), averaged=False).state_dict()
+    assert any(key.endswith("running_var") for key in plain) == (name == "1.0")
     for key, value in plain.items():
         torch.testing.assert_close(recomputed[key], value, msg=lambda text, key=key: f"{key}: {text}")

@@ -13,31 +13,42 @@ from dcae15.training.checkpoint import Checkpoints
 from tests.unit.training.small import StopError, StoppingTracker, run, small_config
 
 
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory, image_set, latent_set) -> dict[str, bytes]:
+    folder = tmp_path_factory.mktemp("undisturbed")
+    return {
+        stage: run(stage, small_config(), source, folder / "k" / stage)
+        for stage, source in (("autoencoder", image_set), ("denoiser", latent_set))
+    }
+
+
 @pytest.mark.parametrize("stage", ["autoencoder", "denoiser"])
 @pytest.mark.parametrize("stops", [[1], [2], [3, 1], [2, 2]], ids=str)
-def test_a_stopped_and_continued_run_ends_with_the_same_bits(tmp_path, image_set, latent_set, stage, stops):
+def test_a_stopped_and_continued_run_ends_with_the_same_bits(
+    tmp_path, image_set, latent_set, undisturbed, stage, stops
+):
     config, source = small_config(), image_set if stage == "autoencoder" else latent_set
-    undisturbed = run(stage, config, source, str(tmp_path / "kind" / "a"))
     out = str(tmp_path / "kind" / "b")
     for stop in stops:
         with pytest.raises(StopError):
             run(stage, config, source, out, StoppingTracker(stop))
         assert not artifacts.finished(out)
-    assert run(stage, config, source, out) == undisturbed
+    assert run(stage, config, source, out) == undisturbed[stage]
     images = [row["images"] for row in stages.read_history(out)]
     assert images == sorted(set(images)), "the history has each row once"
     assert images[-1] == 160
     assert not storage.exists(storage.join(out, stages.CHECKPOINTS)), "checkpoints go once the result is there"
 
 
-def test_the_loss_falls_and_another_seed_gives_other_weights(tmp_path, image_set):
-    config = small_config(images=960)
-    first = run("autoencoder", config, image_set, str(tmp_path / "k" / "a"))
+def test_the_loss_falls_and_another_seed_gives_other_weights(tmp_path, image_set, undisturbed):
+    config = small_config(images=640, learning_rate=2e-3)
+    run("autoencoder", config, image_set, str(tmp_path / "k" / "a"))
     rows = stages.read_history(str(tmp_path / "k" / "a"))
-    assert rows[-1]["loss"] < 0.7 * rows[0]["loss"]
+    assert rows[-1]["loss"] < 0.8 * rows[0]["loss"]
     assert {"learning_rate", "gradient_norm", "images_per_second", "data_wait"} <= rows[0].keys()
+    config = small_config()
     config.seed = 1
-    assert run("autoencoder", config, image_set, str(tmp_path / "k" / "b")) != first
+    assert run("autoencoder", config, image_set, str(tmp_path / "k" / "b")) != undisturbed["autoencoder"]
 
 
 def test_training_leaves_the_global_generator_alone(tmp_path, image_set):
@@ -58,16 +69,15 @@ def test_a_gradient_that_is_not_finite_stops_before_the_update(tmp_path, image_s
     assert all(bool(torch.isfinite(v).all()) for v in saved["network"].values())
 
 
-def test_a_damaged_checkpoint_falls_back_to_the_one_before(tmp_path, image_set):
+def test_a_damaged_checkpoint_falls_back_to_the_one_before(tmp_path, image_set, undisturbed):
     config = small_config()
-    undisturbed = run("autoencoder", config, image_set, str(tmp_path / "k" / "a"))
     out = tmp_path / "k" / "b"
     with pytest.raises(StopError):
         run("autoencoder", config, image_set, str(out), StoppingTracker(4))
     files = sorted(Path(out, stages.CHECKPOINTS).glob("*.pt"))
     assert len(files) == 2
     files[-1].write_bytes(files[-1].read_bytes()[:-1000])
-    assert run("autoencoder", config, image_set, str(out)) == undisturbed
+    assert run("autoencoder", config, image_set, str(out)) == undisturbed["autoencoder"]
 
 
 def test_a_batch_that_workers_cannot_share_names_the_fields(tmp_path, image_set):

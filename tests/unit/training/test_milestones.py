@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 import torch
-import torch.multiprocessing as multiprocessing
 from safetensors.torch import load as from_safetensors
 
 import dcae15
@@ -15,11 +14,11 @@ from dcae15 import artifacts, storage
 from dcae15.config import Config, build, check, from_overrides
 from dcae15.errors import ArtifactError, ConfigError
 from dcae15.orchestration.plan import plan
-from dcae15.runtime import LocalRuntime, ProcessGroupRuntime, Runtime
 from dcae15.tracking import Tracker
 from dcae15.training import stages
 from dcae15.training.checkpoint import Checkpoints
-from tests.unit.training.small import StopError, StoppingTracker, run, small_config
+from tests.unit.training import small
+from tests.unit.training.small import StopError, StoppingTracker, run, small_config, weights
 
 
 def with_milestones(*images: int) -> Config:
@@ -27,27 +26,8 @@ def with_milestones(*images: int) -> Config:
     return dataclasses.replace(config, diffusion=dataclasses.replace(config.diffusion, milestones=list(images)))
 
 
-def train(
-    config: Config,
-    latents: str,
-    out: str | Path,
-    until: int = 0,
-    tracker: Tracker | None = None,
-    runtime: Runtime | None = None,
-) -> None:
-    stages.train_diffusion(
-        config,
-        latents=latents,
-        uri=str(out),
-        fingerprint="x",
-        runtime=runtime or LocalRuntime(device=torch.device("cpu")),
-        tracker=tracker or Tracker(),
-        until=until,
-    )
-
-
-def weights(out: str | Path) -> bytes:
-    return b"".join(Path(out, name).read_bytes() for name in ("weights.safetensors", "weights_raw.safetensors"))
+def train(config: Config, latents: str, out: str | Path, until: int = 0, tracker: Tracker | None = None) -> None:
+    small.train("denoiser", config, latents, out, until=until, tracker=tracker or Tracker())
 
 
 def snapshots(out: str | Path) -> list[int]:
@@ -137,30 +117,6 @@ def test_a_kill_between_a_snapshot_and_its_checkpoint_costs_only_the_way_back_th
     assert storage.file_info(manifest).version == version, "made once"
     train(config, latent_set, out)
     assert weights(out) == plain
-
-
-def _two_workers(rank: int, folder: str, latents: str) -> None:
-    torch.set_num_threads(1)
-    torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
-    runtime, config = ProcessGroupRuntime(torch.device("cpu")), with_milestones(20, 100)
-    train(small_config(), latents, f"{folder}/k/plain", runtime=runtime)
-    for until in (32, 112, 0):
-        train(config, latents, f"{folder}/k/parts", until, runtime=runtime)
-    config.diffusion.training = dataclasses.replace(config.diffusion.training, parallel="fsdp")
-    train(config, latents, f"{folder}/k/fsdp", until=32, runtime=runtime)
-    torch.distributed.destroy_process_group()
-
-
-def test_two_workers_train_in_parts_what_they_train_at_once(tmp_path, latent_set):
-    multiprocessing.start_processes(_two_workers, (str(tmp_path), latent_set), nprocs=2, start_method="spawn")
-    assert weights(tmp_path / "k" / "parts") == weights(tmp_path / "k" / "plain")
-    assert snapshots(tmp_path / "k" / "parts") == [32, 112]
-    whole, sharded = (
-        from_safetensors(Path(tmp_path, "k", name, "milestones", f"{32:012d}", "weights.safetensors").read_bytes())
-        for name in ("parts", "fsdp")
-    )
-    for name, value in whole.items():
-        torch.testing.assert_close(sharded[name], value, rtol=1e-3, atol=1e-5)
 
 
 def test_a_snapshot_is_a_denoiser_of_its_own(tmp_path, latent_set):

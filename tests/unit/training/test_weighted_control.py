@@ -39,8 +39,8 @@ def test_equal_weights_train_what_no_masks_train_and_others_do_not(tmp_path, lat
     assert made.prefix_choices == (8,)
 
 
-def test_a_compiled_step_gets_the_same_weights(tmp_path, latent_set):
-    config = small_config()
+def test_a_compiled_step_gets_the_same_weights(tmp_path, latent_set, graphs_only):
+    config = small_config(images=64)
     config.diffusion.prefix = dataclasses.replace(config.diffusion.prefix, kind="weighted", choices=[2, 8])
     run("denoiser", config, latent_set, str(tmp_path / "k" / "plain"))
     config.diffusion.training = dataclasses.replace(config.diffusion.training, compile=True)
