@@ -167,10 +167,17 @@ RULES = [
     (
         f"{AE}.kind=none",
         f"{AE}.kind is 'none'",
-        [f"{AE}.first=8", f"{AE}.step=8", f"{AE}.choices=[4,8,32]", STEP, f"{AE}.draws=2", f"{AE}.always_min_max=false"]
-        + [f"{AE}.choice_weights=[1,1,1,1,1,1,1,2]"],
+        [
+            f"{AE}.first=8",
+            f"{AE}.step=8",
+            f"{AE}.choices=[4,8,32]",
+            STEP,
+            f"{AE}.draws=2",
+            f"{AE}.always_min_max=false",
+        ],
         [],
     ),
+    (f"{AE}.kind=none", f"{AE}.kind is 'none'", [f"{AE}.choice_weights=[1,1,1,1,1,1,1,2]"], []),
     (f"{AE}.kind=none", f"{AE}.kind is 'none'", [f"{AE}.draw_weights=[1,2]"], [f"{AE}.draws=2"]),
     (f"{AE}.draws=1", f"{AE}.draws is 1", [f"{AE}.draw_weights=[1]"], []),
     (f"{AE}.kind=none", f"{AE}.kind is 'none'", [f"{AE}.always_full=true"], [f"{AE}.always_min_max=false"]),
@@ -216,8 +223,13 @@ RULES = [
     (
         "diffusion.enabled=false",
         "diffusion.enabled is false",
-        ["latents.mirror=true", "sampling.steps=3", "diffusion.denoiser.depth=2", "diffusion.milestones=[64]"]
-        + ["evaluation.neighbours=4", "diffusion.prefix.first=8"],
+        ["latents.mirror=true", "sampling.steps=3", "diffusion.denoiser.depth=2", "diffusion.milestones=[64]"],
+        [],
+    ),
+    (
+        "diffusion.enabled=false",
+        "diffusion.enabled is false",
+        ["evaluation.neighbours=4", "diffusion.prefix.first=8"],
         [],
     ),
     ("diffusion.milestones=[]", "diffusion.milestones is []", ["evaluation.milestone_images=100"], []),
