@@ -25,22 +25,22 @@ Kept: TypeAlias = "int | Tensor"
 _DRAWN = when("kind", is_not="none")
 
 
-def _no_list(own: Any, root: Section, path: str) -> str:
+def _no_list(own: Any, root: Any, path: str) -> str:
     return f"{path}.choices is given" if own.choices else ""
 
 
-def _room_for_fixed(own: Any, root: Section, path: str) -> str:
+def _room_for_fixed(own: Any, root: Any, path: str) -> str:
     """One draw for a whole batch leaves no room for prefixes that are always there, as in the official code."""
     return f"{path}.per is 'step' and {path}.draws is 1" if own.per == "step" and own.draws == 1 else ""
 
 
-def _something_random(own: Any, root: Section, path: str) -> str:
+def _something_random(own: Any, root: Any, path: str) -> str:
     """Two draws for a whole batch are no draws at all where the smallest prefix and all channels are always there."""
     fixed = own.always_min_max and own.per == "step" and own.draws == 2
     return f"{path}.always_min_max leaves none of 2 draws per step to chance" if fixed else ""
 
 
-def _several_draws(own: Any, root: Section, path: str) -> str:
+def _several_draws(own: Any, root: Any, path: str) -> str:
     """A weighted loss stands for the average over all draws; their number tells only where some of them are fixed."""
     if own.kind != "weighted" or (own.per == "step" and (own.always_full or own.always_min_max)):
         return ""

@@ -12,6 +12,7 @@ from dcae15.artifacts.files import (
 )
 from dcae15.artifacts.kinds import (
     LATENT_BYTES,
+    Artifact,
     Autoencoder,
     Denoiser,
     Evaluation,
@@ -33,6 +34,7 @@ __all__ = [
     "PICTURES",
     "RAW_WEIGHTS",
     "WEIGHTS",
+    "Artifact",
     "Autoencoder",
     "Denoiser",
     "Evaluation",

@@ -45,10 +45,11 @@ def run(context: Context, inputs: Mapping[str, str], output: Output) -> None:
         arguments = {**inputs, "uri": output.uri, "fingerprint": output.fingerprint, "until": until}
         context.cluster.train(train_diffusion, context.config, context.tracker, **arguments)
 
-    for images in context.config.diffusion.whole_milestones if context.reached else ():
-        if not artifacts.finished(artifacts.snapshot_uri(output.uri, images)):
-            train(until=images)
-        context.reached(images)
+    if context.reached:
+        for images in context.config.diffusion.whole_milestones:
+            if not artifacts.finished(artifacts.snapshot_uri(output.uri, images)):
+                train(until=images)
+            context.reached(images)
     if not artifacts.finished(output.uri):
         train()
 
