@@ -25,17 +25,30 @@ Kept: TypeAlias = "int | Tensor"
 _DRAWN = when("kind", is_not="none")
 
 
-def _room_for_fixed(own: Any, root: Section, path: str) -> str:
+def _no_list(own: Any, root: Any, path: str) -> str:
+    return f"{path}.choices is given" if own.choices else ""
+
+
+def _room_for_fixed(own: Any, root: Any, path: str) -> str:
     """One draw for a whole batch leaves no room for prefixes that are always there, as in the official code."""
     return f"{path}.per is 'step' and {path}.draws is 1" if own.per == "step" and own.draws == 1 else ""
 
 
-def _unless_min_max(own: Any, root: Section, path: str) -> str:
+def _unless_min_max(own: Any, root: Any, path: str) -> str:
     return f"{path}.always_min_max is true" if own.always_min_max else ""
 
 
-def _unless_given(own: Any, root: Section, path: str) -> str:
-    return f"{path}.choices is given" if own.choices else ""
+def _something_random(own: Any, root: Any, path: str) -> str:
+    """Two draws for a whole batch are no draws at all where the smallest prefix and all channels are always there."""
+    fixed = own.always_min_max and own.per == "step" and own.draws == 2
+    return f"{path}.always_min_max leaves none of 2 draws per step to chance" if fixed else ""
+
+
+def _several_draws(own: Any, root: Any, path: str) -> str:
+    """A weighted loss stands for the average over all draws; their number tells only where some of them are fixed."""
+    if own.kind != "weighted" or (own.per == "step" and (own.always_full or own.always_min_max)):
+        return ""
+    return f"{path}.kind is 'weighted', and all draws are alike"
 
 
 class Prefix(Section):
@@ -50,13 +63,13 @@ class Prefix(Section):
         "all channels, the loss weighted towards the front as the prefixes would do it (a control); 'none': all channels (the "
         "baseline)",
     )
-    first: int = option(4, "smallest prefix", unit="channels", ge=1, active_if=(_DRAWN, _unless_given))
+    first: int = option(4, "smallest prefix", unit="channels", ge=1, active_if=(_DRAWN, _no_list))
     step: int = option(
         4,
         "distance between prefixes; the choices are first, first + step, ... and always all channels",
         unit="channels",
         ge=1,
-        active_if=(_DRAWN, _unless_given),
+        active_if=(_DRAWN, _no_list),
     )
     choices: list[Count] = option(
         [],
@@ -68,7 +81,10 @@ class Prefix(Section):
         "sample", "draw one prefix per 'step' (as the official code) or per 'sample'", active_if=_DRAWN
     )
     draws: int = option(
-        1, "prefixes drawn per step: one encoding, several decodings; the losses are averaged", ge=1, active_if=_DRAWN
+        1,
+        "prefixes drawn per step: one encoding, several decodings; the losses are averaged",
+        ge=1,
+        active_if=(_DRAWN, _several_draws),
     )
     always_full: bool = option(
         False,
@@ -81,12 +97,12 @@ class Prefix(Section):
     choice_weights: list[Weight] = option(
         [],
         "relative frequency of each prefix among the random draws, in the order of the choices; empty means equal",
-        active_if=_DRAWN,
+        active_if=(_DRAWN, _something_random),
     )
     draw_weights: list[Weight] = option(
         [],
         "weight of each draw's loss in the average of a step, one for each of draws; empty means equal",
-        active_if=(_DRAWN, when("draws", is_not=1)),
+        active_if=(_DRAWN, when("draws", is_not=1), _several_draws),
     )
 
     @property
@@ -119,13 +135,13 @@ class Prefix(Section):
             if weights and (len(weights) != expected or not sum(weights)):
                 yield f"{path}.{name} is {weights}; give one number for each of the {expected} {of}, not all 0"
 
-    def resolved(self, channels: int) -> Prefix:
+    def resolved(self, channels: int, path: str = "prefix") -> Prefix:
         """Return the same with its choices spelt out for a latent of so many channels.
 
         Raises:
-            ConfigError: they do not fit the latent, or each other.
+            ConfigError: they do not fit the latent, or each other; ``path`` leads to the fields.
         """
-        if problems := list(self.problems(channels, "prefix")):
+        if problems := list(self.problems(channels, path)):
             raise ConfigError("\n".join(problems))
         return self.changed(choices=self.prefixes(channels))
 

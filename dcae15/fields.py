@@ -21,7 +21,7 @@ Index = Annotated[int, Field(ge=0)]
 Weight = Annotated[float, Field(ge=0)]
 """A number of at least 0, as an item of a list."""
 
-Condition = Callable[["Section", "Section", str], str]
+Condition = Callable[[Any, Any, str], str]
 """Takes the section of a field, the whole configuration and the section's path; returns why the field has no effect, or nothing."""
 
 SIGNS = {Ge: (">=", "at least", "ge"), Le: ("<=", "at most", "le"), Gt: (">", "above", "gt"), Lt: ("<", "below", "lt")}

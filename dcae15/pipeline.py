@@ -12,7 +12,7 @@ from dcae15.artifacts.claims import claim
 from dcae15.cluster import Cluster
 from dcae15.config import Config
 from dcae15.errors import ArtifactError, ConfigError, Dcae15Error
-from dcae15.plan import Step, describe, plan, require_inputs
+from dcae15.plan import Plan, Step, describe, plan, require_inputs
 from dcae15.report.data import Made
 from dcae15.stages import FOREIGN, STAGES
 from dcae15.stages.base import Context, Row, Stage
@@ -25,10 +25,14 @@ OnStep = Callable[[Step, str, float], None]
 
 
 def dry_run(config: Config, stage: Stage | None = None, given: Mapping[str, str] | None = None) -> str:
-    """Return the plan of the pipeline, or of one stage, as text, without starting Ray."""
+    """Return the plan of the pipeline, or of one stage, as text, without starting Ray.
+
+    Raises:
+        ConfigError: the stage does not belong to this configuration.
+    """
     config = config.changed(storage=storage.resolve(config.storage))
     planned = plan(config, given, _absent(config, stage, given) if stage else ())
-    return describe(planned.of(stage) if stage else planned.steps, config)
+    return describe(_steps_of(planned, stage) if stage else planned.steps, config)
 
 
 def run_pipeline(config: Config) -> str:
@@ -83,9 +87,7 @@ def run_stage(config: Config, stage: Stage, given: Mapping[str, str]) -> None:
     if absent:
         print(f"{stage.name}: without {', '.join(absent)}, which are not there", flush=True)
     planned = plan(config, given, absent)
-    steps = planned.of(stage)
-    if not any(step.stage is stage for step in steps):
-        raise ConfigError(f"there is nothing to do for {stage.name}: {planned.left_out[stage.name]}")
+    steps = _steps_of(planned, stage)
     require_ready(steps)
     require_inputs(steps, planned, given)
     _run_tracked(config, steps)
@@ -97,6 +99,13 @@ def run_stage(config: Config, stage: Stage, given: Mapping[str, str]) -> None:
         reads = after[0].inputs.items() if given else ()  # what was given is not in the configuration
         inputs = "".join(f" {role}={uri}" for role, uri in reads if uri in made or role in given)
         print(f"next: python pipelines/{after[0].stage.name}.py{inputs} with the same configuration")
+
+
+def _steps_of(planned: Plan, stage: Stage) -> list[Step]:
+    """Return the steps of a stage, and those that import given weights for it."""
+    if stage.name in planned.left_out:
+        raise ConfigError(f"there is nothing to do for {stage.name}: {planned.left_out[stage.name]}")
+    return [step for step in planned.steps if step.stage in (stage, FOREIGN)]
 
 
 def find(config: Config, role: str, given: Mapping[str, str]) -> str:
@@ -250,7 +259,6 @@ class Runner:
         along = next((other for other in self._steps if other.stage.along == step.role), None)
         if along is not None and (measure := along.stage.at_milestone):
             beside = Context(along.view.config, self._cluster, child, self._take)
-
             reached = functools.partial(measure, beside, along.inputs, along.output)
         try:
             context = Context(step.view.config, self._cluster, child, self._take, reached)

@@ -60,10 +60,6 @@ class Plan:
     steps: Sequence[Step]
     left_out: Mapping[str, str]
 
-    def of(self, stage: Stage) -> list[Step]:
-        """Return the steps of a stage, and those that import given weights for it."""
-        return [step for step in self.steps if step.stage in (stage, FOREIGN)]
-
 
 def plan(config: Config, given: Mapping[str, str] | None = None, absent: Collection[str] = ()) -> Plan:
     """Return the plan of the whole pipeline.

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 from safetensors.torch import save as to_safetensors
 
@@ -11,7 +9,7 @@ from dcae15 import artifacts, storage
 from dcae15.config import LatentsConfig
 from dcae15.data import shards
 from dcae15.models.autoencoder import AutoencoderSpec
-from dcae15.stages.latents import EncodeWriter, commit, latent_spec, plan_latents
+from dcae15.stages.latent_caching import EncodeWriter, commit, latent_spec, plan_latents
 from tests.families import randomised
 
 SPEC = AutoencoderSpec(4, (8, 16, 16), (0, 1, 1), (8, 16, 16), (0, 1, 1))
@@ -45,7 +43,7 @@ def make_autoencoder(root: str, seed: int = 0) -> str:
 
 def make_latents(root: str, images: str, autoencoder: str, **settings: object) -> str:
     """Encode the images; ``settings`` are fields of `LatentsConfig`; return the URI."""
-    config = replace(LatentsConfig(), **settings)  # pyright: ignore[reportArgumentType]
+    config = LatentsConfig.model_validate(settings)
     image_set = artifacts.ImageSet.open(images)
     spec = latent_spec(image_set, autoencoder, config.resolution)
     writer = EncodeWriter(root, images, autoencoder, spec, config, "cpu")

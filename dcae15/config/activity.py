@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
+from dcae15.config.arms import arms_of
 from dcae15.config.graph import autoencoder_spec
 from dcae15.config.schema import Config
 from dcae15.config.training import SHARED, PhaseConfig
@@ -30,17 +31,17 @@ def active_fields(own: Section, root: Section, path: str = "") -> dict[str, Any]
     Args:
         own: the section.
         root: the configuration that it belongs to.
-        path: where it is in there; only reasons name it.
+        path: where it is in there, if it is one of it.
     """
     values: dict[str, Any] = {}
     for name, field in type(own).model_fields.items():
-        value, facts = getattr(own, name), facts_of(field)
+        value, facts, at = getattr(own, name), facts_of(field), f"{path}.{name}" if path else name
         if any(condition(own, root, path) for condition in facts["active_if"]):
             continue
         if isinstance(value, Section):
-            values[name] = active_fields(value, root, f"{path}.{name}")
+            values[name] = active_fields(value, root, at)
         elif isinstance(value, list) and value and isinstance(value[0], Section):
-            values[name] = [active_fields(item, root, f"{path}.{name}[{i}]") for i, item in enumerate(value)]
+            values[name] = [active_fields(item, root, f"{at}[{i}]") for i, item in enumerate(value)]
         elif facts.get("affects_result", True) is True or (
             callable(facts["affects_result"]) and facts["affects_result"](own)
         ):
@@ -51,9 +52,11 @@ def active_fields(own: Section, root: Section, path: str = "") -> dict[str, Any]
 def warnings_for(config: Config) -> list[str]:
     """Return one sentence for each value that has no effect, and each unusual combination; none for the defaults."""
     defaults = {path: value for path, value, _ in leaves(Config(), Config())}
+    found = {path: (value, reason) for path, value, reason in leaves(config, config)}
     by_reason: dict[str, list[str]] = {}
-    for path, value, reason in leaves(config, config):
+    for path, (value, own_reason) in found.items():
         usual = _inherited(config, path) if path.startswith("autoencoder.phases[") else defaults.get(path)
+        reason = _taken_over(config, found, path) if path.startswith(_SHARED) else own_reason
         if reason and value != usual and not reason.startswith(f"{path} is "):  # the field that decides
             by_reason.setdefault(reason, []).append(path)
     without_effect = [f"{', '.join(paths)}: no effect, because {reason}" for reason, paths in by_reason.items()]
@@ -75,6 +78,23 @@ def leaves(own: Section, root: Section, path: str = "", because: str = "") -> It
             yield at, value, reason
 
 
+_SHARED = tuple(f"autoencoder.{name}." for name in SHARED)
+
+
+def _taken_over(config: Config, found: dict[str, tuple[Any, str]], path: str) -> str:
+    """Return why a field has no effect that phases take over, where there are any: all say otherwise, or have no use for it."""
+    value, reason = found[path]
+    perceptual = config.autoencoder.losses.perceptual
+    if not config.autoencoder.phases or (
+        perceptual.vgg and perceptual.heads and ".perceptual." in path
+    ):  # for evaluate
+        return reason
+    name = path.removeprefix("autoencoder.")
+    phases = [found[f"autoencoder.phases[{i}].{name}"] for i in range(len(config.autoencoder.phases))]
+    reasons = [why for taken, why in phases if taken == value]
+    return "" if "" in reasons else next(iter(reasons), "each of autoencoder.phases says otherwise")
+
+
 def _inherited(config: Config, path: str) -> Any:
     """Return what a phase's field would be if the phase did not say it."""
     value: Any = config.autoencoder if path.split(".")[2] in SHARED else PhaseConfig()
@@ -84,6 +104,9 @@ def _inherited(config: Config, path: str) -> Any:
 
 
 def _unusual(config: Config) -> Iterator[str]:
+    trained = arms_of(config)
+    for arm in (arm for arm in config.arms if arm not in trained):
+        yield f"arms names '{arm}', which is no other training than the autoencoder's own: it is left out"
     data, diffusion, sampling = config.data, config.diffusion, config.sampling
     seen, ours = config.autoencoder.mask_kind, diffusion.prefix
     if diffusion.enabled and ours.masks and ours.kind != seen:
@@ -92,10 +115,10 @@ def _unusual(config: Config) -> Iterator[str]:
             "on channel subsets that the autoencoder was never asked to decode; right for a control, wrong otherwise"
         )
     channels = autoencoder_spec(config.autoencoder).latent_channels
-    trained = ours.prefixes(channels) if ours.masks else [channels]
-    if diffusion.enabled and sampling.prefix and sampling.prefix not in trained:
+    prefixes = ours.prefixes(channels) if ours.masks else [channels]
+    if diffusion.enabled and sampling.prefix and sampling.prefix not in prefixes:
         yield (
-            f"sampling.prefix {sampling.prefix} is not among the prefixes that diffusion.prefix trains {trained}: "
+            f"sampling.prefix {sampling.prefix} is not among the prefixes that diffusion.prefix trains {prefixes}: "
             "expect poor images"
         )
     if data.source == "shapes" and data.shapes.resolution != data.resolution:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from dcae15.config.training import SHARED, AutoencoderConfig
+
 if TYPE_CHECKING:
     from dcae15.config.schema import Config
 
@@ -44,8 +46,14 @@ def _changed(section: Any, keys: list[str], value: Any) -> Any:
 
 def arms_of(config: Config) -> list[str]:
     """Return the arms that a configuration trains, in reading order: the first, and the controls that differ from it."""
+    ours = _training(config.autoencoder)
     return [
         name
         for name in ARMS
-        if name == STRUCTURED or (name in config.arms and with_arm(config, name).autoencoder != config.autoencoder)
+        if name == STRUCTURED or (name in config.arms and _training(with_arm(config, name).autoencoder) != ours)
     ]
+
+
+def _training(autoencoder: AutoencoderConfig) -> AutoencoderConfig:
+    """Return what trains: where phases are given, the sections that they take over say nothing themselves."""
+    return autoencoder.changed(phases=autoencoder.all_phases, **dict.fromkeys(SHARED))

@@ -14,9 +14,11 @@ def autoencoder_spec(config: AutoencoderConfig) -> AutoencoderSpec:
     Raises:
         ConfigError: The preset is unknown, or the custom fields contradict each other; the message names them.
     """
-    if config.preset != "custom":
-        return preset(config.preset)
+    custom = config.preset == "custom"
     try:
+        if not custom:
+            return preset(config.preset)
         return AutoencoderSpec(**{name: getattr(config, name) for name in GRAPH_FIELDS})
     except ConfigError as error:
-        raise ConfigError(f"autoencoder.{error}") from error
+        what = "" if custom else f"preset is '{config.preset}', neither 'custom' nor a published model: "
+        raise ConfigError(f"autoencoder.{what}{error}") from error

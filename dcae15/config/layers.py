@@ -34,6 +34,9 @@ TYPE_NAMES = {
 }
 PHASES = "autoencoder.phases"
 """The one field that holds a list of sections."""
+_RENAMED = dict.fromkeys(
+    ("baseline", "random_control"), "name the controls to train: arms=[baseline, random], or [] for none"
+)
 _OPEN = "???"  # OmegaConf's mark of a value that somebody must give
 _INDEX = re.compile(r"\[(\d+)\]")
 
@@ -197,7 +200,6 @@ def _problems(error: ValidationError, origins: Mapping[str, str]) -> Iterator[st
     """Yield what pydantic found, one sentence each: path, value, what it must be."""
     for found in error.errors():
         path = "".join(f"[{key}]" if isinstance(key, int) else f".{key}" for key in found["loc"]).removeprefix(".")
-        known = path if _plain(path) in _FIELDS else re.sub(r"\[\d+\]$", "", path)  # an item of a list of numbers
         value, kind, context = found["input"], found["type"], found.get("ctx", {})
         bound = next(((words, context[name]) for _, words, name in SIGNS.values() if name in context), None)
         if kind == "finite_number":
@@ -205,10 +207,15 @@ def _problems(error: ValidationError, origins: Mapping[str, str]) -> Iterator[st
         elif bound:
             yield f"{path} is {value:g}; it must be {bound[0]} {bound[1]:g}"
         elif kind == "literal_error" and isinstance(value, str):
-            words = words_of(_FIELDS[_plain(known)])
+            words = words_of(_FIELDS[_plain(_list_of(path))])
             yield f"{path} is '{redact(value)}'; it must be {' or '.join(map(repr, words))}{nearest(value, words)}"
         else:
-            yield _wrong_type(known, value, origins.get(path, origins.get(known, "default")))
+            yield _wrong_type(path, value, origins.get(path, origins.get(_list_of(path), "default")))
+
+
+def _list_of(path: str) -> str:
+    """Return the path of the field that holds an item of a plain list; other paths as they are."""
+    return path if _plain(path) in _FIELDS else re.sub(r"\[\d+\]$", "", path)
 
 
 def _plain(path: str) -> str:
@@ -263,7 +270,9 @@ def _example(section: str) -> str:
 
 
 def _hint(path: str) -> str:
-    """Name the likeliest fields: the leaf's name counts most, then the section; or the field whose word it is."""
+    """Name the likeliest fields: the leaf's name counts most, then the section."""
+    if path in _RENAMED:
+        return f"; {_RENAMED[path]}"
     section, _, leaf = _plain(path).rpartition(".")
     scores: dict[str, float] = {}
     for known in (known for known in _FIELDS if ("[]" in known) == ("[]" in section)):
@@ -273,8 +282,6 @@ def _hint(path: str) -> str:
             scores[known] = likeness + 0.5 * difflib.SequenceMatcher(None, section, known_section).ratio()
     best = sorted(scores, key=lambda known: -scores[known])[:3]
     likely = [known for known in best if scores[known] > scores[best[0]] - 0.15]
-    if not likely and leaf:
-        likely = [f"{known}=[{leaf}]" for known, field in _FIELDS.items() if leaf in words_of(field) and not section]
     for index in _INDEX.findall(path):
         likely = [known.replace("[]", f"[{index}]", 1) for known in likely]
     return f"; did you mean {' or '.join(likely)}?" if likely else "; --help lists all fields"
@@ -291,7 +298,12 @@ def _likeness(word: str, name: str) -> float:
 
 def _wrong_type(path: str, value: Any, origin: str) -> str:
     shown = "empty" if value is None or value == "" else f"'{redact(str(value))}'"
-    return f"{path} is {shown} ({origin}); it must be {TYPE_NAMES[field_type(path)]}: {_doc(path)}"
+    known = _list_of(path)
+    kind, words = field_type(known), words_of(_FIELDS[_plain(known)])
+    wanted = TYPE_NAMES[kind if known == path else kind.removeprefix("list[").removesuffix("]")]
+    if kind == "list[str]" and words:
+        wanted = f"{'a list of words among' if known == path else 'one of'} [{', '.join(words)}]"
+    return f"{path} is {shown} ({origin}); it must be {wanted}: {_doc(known)}"
 
 
 def _doc(path: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Collection, Iterator
 
+from dcae15.config.activity import active_fields
 from dcae15.config.graph import autoencoder_spec
 from dcae15.config.schema import Config
 from dcae15.config.training import PARTS, AutoencoderConfig, LossesConfig, TrainingConfig
@@ -13,7 +14,7 @@ from dcae15.models.spec import DiTSpec
 
 
 def check(config: Config, sections: Collection[str] | None = None, given: Collection[str] = ()) -> None:
-    """Refuse a config whose fields contradict each other.
+    """Refuse a config whose fields contradict each other; sections that are not active count for nothing.
 
     Args:
         config: all values, interpolations resolved.
@@ -25,20 +26,25 @@ def check(config: Config, sections: Collection[str] | None = None, given: Collec
     Raises:
         ConfigError: names every field that contradicts another, its value, and what to do.
     """
+    active = active_fields(config, config).keys()
+    counts = active if sections is None else active & set(sections)
     elsewhere = not {"images", "autoencoder", "latents"}.isdisjoint(given)
     problems: list[str] = []
     for needs, rule in _RULES:
         if (elsewhere and needs > {"data"}) or ("latents" in given and needs == {"autoencoder", "diffusion"}):
             continue
-        if sections is None or needs <= set(sections):
-            problems += rule(config)
-            if rule is _graph and problems:  # the rules below ask the graph
-                break
+        if needs <= counts:
+            found = list(rule(config))
+            problems += found
+            if rule is _graph and found:
+                counts -= {"autoencoder"}  # the rules below ask the graph
     if problems:
         raise ConfigError("\n".join(problems))
 
 
 def _general(config: Config) -> Iterator[str]:
+    if len(set(config.arms)) < len(config.arms):
+        yield f"arms is [{', '.join(config.arms)}]; name each control once"
     if not config.storage:
         yield "storage is empty; give a path or URI under which all artifacts live"
     if not re.fullmatch(r"[\w.-]+", config.name):
@@ -237,7 +243,7 @@ def _same_prefixes(config: Config) -> Iterator[str]:
 
 def _sampling(config: Config) -> Iterator[str]:
     sampling = config.sampling
-    if sampling.guidance_start >= sampling.guidance_end:
+    if sampling.guidance != 1 and sampling.guidance_start >= sampling.guidance_end:
         yield (
             f"sampling.guidance_start {sampling.guidance_start} must be below sampling.guidance_end "
             f"{sampling.guidance_end}; for no guidance use sampling.guidance=1"
@@ -279,17 +285,20 @@ def _scaling(config: Config) -> Iterator[str]:
 
 
 def _shares(config: Config) -> Iterator[str]:
-    workers = config.scaling.num_workers
-    autoencoder = config.autoencoder
-    for path, training in (
-        *((f"{autoencoder.phase_path(i)}.training", p.training) for i, p in enumerate(autoencoder.all_phases)),
-        ("diffusion.training", config.diffusion.training),
-    ):
-        if training.batch_size < workers:
-            yield (
-                f"{path}.batch_size is {training.batch_size}, less than one image for each of scaling.num_workers "
-                f"{workers}; use fewer workers or larger batches"
-            )
+    for i, phase in enumerate(config.autoencoder.all_phases):
+        yield from _share(f"{config.autoencoder.phase_path(i)}.training", phase.training, config.scaling.num_workers)
+
+
+def _denoiser_shares(config: Config) -> Iterator[str]:
+    yield from _share("diffusion.training", config.diffusion.training, config.scaling.num_workers)
+
+
+def _share(path: str, training: TrainingConfig, workers: int) -> Iterator[str]:
+    if training.batch_size < workers:
+        yield (
+            f"{path}.batch_size is {training.batch_size}, less than one image for each of scaling.num_workers "
+            f"{workers}; use fewer workers or larger batches"
+        )
 
 
 _RULES: list[tuple[set[str], Callable[[Config], Iterator[str]]]] = [
@@ -308,5 +317,6 @@ _RULES: list[tuple[set[str], Callable[[Config], Iterator[str]]]] = [
     ({"autoencoder", "sampling"}, _sampled_channels),
     ({"diffusion", "sampling"}, _guidance),
     ({"sampling", "evaluation"}, _evaluation),
-    ({"autoencoder", "diffusion", "scaling"}, _shares),
+    ({"autoencoder", "scaling"}, _shares),
+    ({"diffusion", "scaling"}, _denoiser_shares),
 ]

@@ -6,7 +6,7 @@ import math
 from typing import Any, Literal
 
 from dcae15.channels import Prefix
-from dcae15.config.arms import CONTROLS
+from dcae15.config.arms import CONTROLS, arms_of
 from dcae15.config.training import AutoencoderConfig, TrainingConfig
 from dcae15.fields import Count, Index, Section, option, section, when
 
@@ -21,6 +21,7 @@ class ShapesConfig(Section):
     seed: int = option(0, "seed of the drawing; image i is a pure function of (seed, split, i)", ge=0)
 
 
+_OWN = when("source", is_not="shapes")
 _WHOLE = when("crop", "random")
 
 
@@ -35,7 +36,7 @@ class DataConfig(Section):
     kind: Literal["auto", "folder", "imagenet_tars", "parquet", "webdataset", "list"] = option(
         "auto",
         "what source is; 'auto' decides by the names of the files and says what it took",
-        active_if=when("source", is_not="shapes"),
+        active_if=_OWN,
     )
     classes: list[str] = option([], "take only the classes of these names, and number them anew; [] takes all")
     shapes: ShapesConfig = section(
@@ -72,7 +73,11 @@ class DataConfig(Section):
         ge=0,
     )
     val_fraction: float = option(
-        0.1, "share of each class held out for validation when the source has no validation images", gt=0, lt=1
+        0.1,
+        "share of each class held out for validation when the source has no validation images",
+        active_if=_OWN,
+        gt=0,
+        lt=1,
     )
     upscale: bool = option(
         True,
@@ -183,10 +188,6 @@ class SamplingConfig(Section):
     batch_size: int = option(250, "images generated at once", unit="images", affects_result=False, ge=1)
 
 
-def _with_baseline(own: Section, root: Any, path: str) -> str:
-    return "" if "baseline" in root.arms else f"arms is {root.arms}, without baseline"
-
-
 class EvaluationConfig(Section):
     """What is measured."""
 
@@ -208,7 +209,7 @@ class EvaluationConfig(Section):
         1.5,
         "warn that structure costs too much when the structured autoencoder, with all channels, is further behind the baseline "
         "than this in PSNR",
-        active_if=_with_baseline,
+        active_if=lambda own, root, path: "" if "baseline" in arms_of(root) else "no baseline is trained",
         unit="dB",
         ge=0,
     )
@@ -295,7 +296,9 @@ class Config(Section):
     data: DataConfig = section(DataConfig, "images")
     autoencoder: AutoencoderConfig = section(AutoencoderConfig, "the autoencoder")
     latents: LatentsConfig = section(LatentsConfig, "the latent cache", active_if=when("diffusion.enabled"))
-    diffusion: DiffusionConfig = section(DiffusionConfig, "the latent diffusion model")
+    diffusion: DiffusionConfig = section(
+        DiffusionConfig, "the latent diffusion model", active_if=when("diffusion.enabled")
+    )
     sampling: SamplingConfig = section(SamplingConfig, "generation", active_if=when("diffusion.enabled"))
     evaluation: EvaluationConfig = section(EvaluationConfig, "measurements")
     scaling: ScalingConfig = section(ScalingConfig, "workers and resources")

@@ -77,7 +77,7 @@ class TrainingConfig(Section):
 
 def _lpips(own: Any, root: Any, path: str) -> str:
     """The files of LPIPS count where it has a weight; the shared ones also where both are given, because evaluate uses them."""
-    if own.weight or (own is root.autoencoder.losses.perceptual and own.vgg and own.heads):
+    if own.weight or (path == "autoencoder.losses.perceptual" and own.vgg and own.heads):
         return ""
     return f"{path}.weight is 0"
 

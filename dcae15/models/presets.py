@@ -115,8 +115,5 @@ def preset(name: str) -> AutoencoderSpec:
     known = published_name(name)
     if known not in PRESETS:
         near = difflib.get_close_matches(known, PRESETS, n=3, cutoff=0.5) or list(PRESETS)
-        raise ConfigError(
-            f"unknown autoencoder preset {name!r} (autoencoder.preset, or the name beside the weights); did you mean "
-            f"{' or '.join(near)}?"
-        )
+        raise ConfigError(f"no published autoencoder has the name {name!r}; did you mean {' or '.join(near)}?")
     return PRESETS[known]

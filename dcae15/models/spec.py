@@ -166,9 +166,15 @@ class DiTSpec:
             if type(value) is not int or value < 1:
                 raise ConfigError(f"{name} = {value!r} must be a whole number of at least 1")
         if self.width % 4:
-            raise ConfigError(f"width = {self.width} must be divisible by 4, for sine and cosine of two coordinates")
+            raise ConfigError(
+                f"width = {self.width} must be divisible by 4, for sine and cosine of two coordinates; use "
+                f"{self.width // 4 * 4 or 4} or {self.width // 4 * 4 + 4}"
+            )
         if self.width % self.heads:
-            raise ConfigError(f"width = {self.width} must be divisible by heads = {self.heads}")
+            raise ConfigError(
+                f"width = {self.width} must be divisible by heads = {self.heads}: each has the same share of the channels; "
+                "change one of them"
+            )
         if self.latent_size % self.patch_size:
             raise ConfigError(f"latent_size = {self.latent_size} must be divisible by patch_size = {self.patch_size}")
         if not self.mlp_ratio > 0 or int(self.width * self.mlp_ratio) < 1:
@@ -204,8 +210,12 @@ def _known_fields(cls: type, values: dict[str, Any]) -> dict[str, Any]:
 def _check_stages(name: str, value: tuple[Any, ...], stages: int) -> None:
     if len(value) != stages:
         raise ConfigError(
-            f"{name} = {list(value)} has {len(value)} stages but encoder_widths has {stages}; give every list one entry "
-            "per stage"
+            f"{name} = {list(value)} has {len(value)} stages but encoder_widths has {stages}; give "
+            + (
+                "one entry for each stage, or one for all"
+                if name in _PER_STAGE
+                else "every list one entry for each stage"
+            )
         )
 
 

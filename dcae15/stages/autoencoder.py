@@ -6,16 +6,16 @@ from collections.abc import Mapping
 from typing import Any
 
 from dcae15 import artifacts, storage
-from dcae15.config import PhaseConfig, active_fields
+from dcae15.config import PhaseConfig, active_fields, autoencoder_spec
 from dcae15.errors import ConfigError
 from dcae15.stages.base import Context, Output, Stage, View
 
 
 def identity(view: View) -> dict[str, Any]:
     """The graph, the phases, and what concerns the images while training."""
-    config, spec = view.config, view.graph
+    config = view.config
     fields = {
-        "spec": spec.to_dict(),
+        "spec": autoencoder_spec(config.autoencoder).to_dict(),
         "flip": config.autoencoder.flip,
         "phases": [_phase_identity(view, phase) for phase in config.autoencoder.all_phases],
         "seed": config.seed,
@@ -27,9 +27,9 @@ def identity(view: View) -> dict[str, Any]:
 
 def _phase_identity(view: View, phase: PhaseConfig) -> dict[str, Any]:
     """The same phase said otherwise is the same."""
+    prefixes = phase.prefix.prefixes(autoencoder_spec(view.config.autoencoder).latent_channels)
     said = phase.changed(
-        resolution=phase.resolution or view.config.data.resolution,
-        prefix=phase.prefix.resolved(view.graph.latent_channels),
+        resolution=phase.resolution or view.config.data.resolution, prefix=phase.prefix.changed(choices=prefixes)
     )
     fields, adversarial = active_fields(said, view.config), phase.losses.adversarial
     if adversarial.weight and (adversarial.adaptive or adversarial.norm == "batch"):  # they are of each part of a batch
@@ -39,7 +39,7 @@ def _phase_identity(view: View, phase: PhaseConfig) -> dict[str, Any]:
 
 def facts(view: View) -> dict[str, str]:
     """Latent, and each phase."""
-    spec, phases = view.graph, view.config.autoencoder.all_phases
+    spec, phases = autoencoder_spec(view.config.autoencoder), view.config.autoencoder.all_phases
     found = {"latent": f"{spec.latent_channels} channels, f{spec.spatial_compression}"}
     for i, phase in enumerate(phases):
         prefix = phase.prefix

@@ -13,13 +13,18 @@ from dcae15.stages.base import Context, Output, Stage, View, needs_diffusion
 def identity(view: View) -> dict[str, Any]:
     """The network, its training, and what it is asked for."""
     settings = view.config.diffusion
-    said = settings.changed(prefix=settings.prefix.resolved(_channels(view)))
-    return {**active_fields(said, view.config), "seed": view.config.seed}
+    prefix = settings.prefix.changed(choices=settings.prefix.prefixes(_channels(view)))
+    return {**active_fields(settings.changed(prefix=prefix), view.config), "seed": view.config.seed}
 
 
 def _channels(view: View) -> int:
     uri = view.given.get("latents", "")
     return artifacts.LatentSet.open(uri).spec.channels if uri else view.graph.latent_channels
+
+
+def ready(view: View) -> None:
+    """Raise ConfigError when the prefixes do not fit the latents."""
+    view.config.diffusion.prefix.resolved(_channels(view), "diffusion.prefix")
 
 
 def facts(view: View) -> dict[str, str]:
@@ -40,12 +45,11 @@ def run(context: Context, inputs: Mapping[str, str], output: Output) -> None:
         arguments = {**inputs, "uri": output.uri, "fingerprint": output.fingerprint, "until": until}
         context.cluster.train(train_diffusion, context.config, context.tracker, **arguments)
 
-    for images in context.config.diffusion.whole_milestones:
-        if (reached := context.reached) is None:
-            break
-        if not artifacts.finished(artifacts.snapshot_uri(output.uri, images)):
-            train(until=images)
-        reached(images)
+    if context.reached:
+        for images in context.config.diffusion.whole_milestones:
+            if not artifacts.finished(artifacts.snapshot_uri(output.uri, images)):
+                train(until=images)
+            context.reached(images)
     if not artifacts.finished(output.uri):
         train()
 
@@ -59,6 +63,7 @@ STAGE = Stage(
     run=run,
     identity=identity,
     facts=facts,
+    ready=ready,
     active=needs_diffusion,
     history="training_diffusion",
     sections=("data", "autoencoder", "latents", "diffusion", "scaling", "tracking"),

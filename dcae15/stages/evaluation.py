@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from dcae15 import artifacts, tracking
-from dcae15.channels import LANDMARKS, default_ladder
 from dcae15.config import active_fields
 from dcae15.config.arms import CONTROLS, STRUCTURED
 from dcae15.errors import ConfigError
@@ -17,17 +16,16 @@ ROLES = {STRUCTURED: "autoencoder", **{name: name for name in CONTROLS}}
 
 
 def identity(view: View) -> dict[str, Any]:
-    """What is measured; the prefixes beside the trained ones; LPIPS where its weights are given."""
+    """What is measured, also of what is only given; LPIPS where its weights are."""
     config = view.config
     fields = {**active_fields(config.evaluation, config), "seed": config.data.seed}
     fields.pop("milestone_images", None)
-    channels = view.graph.latent_channels
-    trained = config.autoencoder.trained_prefixes(channels)
-    if len(trained) > 1 and not set(default_ladder(channels)) <= set(trained):
-        fields["shares"] = list(LANDMARKS.values())  # of the channels, measured beside the trained prefixes
+    for role, name in (("baseline", "full_channel_gap_db"), ("samples", "neighbours")):
+        if role in view.given:
+            fields[name] = getattr(config.evaluation, name)
     perceptual = config.autoencoder.losses.perceptual
     if perceptual.vgg and perceptual.heads:
-        fields["perceptual"] = active_fields(perceptual, config)
+        fields["perceptual"] = active_fields(perceptual.changed(weight=1.0), config)  # whatever the training weighs it
     return fields
 
 

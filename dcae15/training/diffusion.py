@@ -47,7 +47,7 @@ def train_diffusion(
     """
     latent_set = artifacts.LatentSet.open(latents)
     settings, latent = config.diffusion, latent_set.spec
-    choices = settings.prefix.resolved(latent.channels)
+    choices = settings.prefix.resolved(latent.channels, "diffusion.prefix")
     unseen = sorted(set(choices.trained) - set(latent.prefix_choices))
     if unseen and len(latent.prefix_choices) > 1:
         raise ConfigError(

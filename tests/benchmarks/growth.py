@@ -139,7 +139,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     rows: list[Row] = []
     with tempfile.TemporaryDirectory(prefix="dcae15-growth-") as name, workplace(Path(name) / "cwd") as place:
         folder = Path(name)
-        shared = ["--config", str(TINY), "tracking.enabled=false", "baseline=false"]
+        shared = ["--config", str(TINY), "tracking.enabled=false", "arms=[]"]
         first = [*shared, f"storage={folder / 'made'}", f"data.shapes.images={DRAWN}", "data.shapes.val_images=10"]
         for script in ("prepare_images", "train_autoencoder"):
             done = place.run(script, *first, "autoencoder.training.images=64")

@@ -79,7 +79,7 @@ def pipeline(place: Workplace, photographs: Photographs) -> Done:
         "--config",
         str(TINY),
         "storage=results",
-        "baseline=false",
+        "arms=[]",
         "data.max_bad_fraction=0.1",
         *photographs.words,
     )
@@ -152,7 +152,7 @@ def test_too_many_bad_files_fail_the_stage_and_keep_the_list(place: Workplace, p
 
 
 def test_random_crops_keep_whole_images_and_train(place: Workplace, photographs: Photographs) -> None:
-    words = ("--config", str(TINY), "storage=random", "baseline=false", "data.max_bad_fraction=0.1", "data.crop=random")
+    words = ("--config", str(TINY), "storage=random", "arms=[]", "data.max_bad_fraction=0.1", "data.crop=random")
     prepared = place.run("prepare_images", *words, *photographs.words)
     assert prepared.code == 0, prepared.err
     image_set = ImageSet.open(prepared.out.split("artifact: ")[1].split("\n")[0])

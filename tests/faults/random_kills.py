@@ -61,7 +61,7 @@ def torment(folder: Path, kills: int, seed: int, images: int) -> Outcome:
         f"data.shapes.images={images}",
         "data.shapes.val_images=8",
     ]
-    shared += ["data.shard_images=4", "latents.mirror=true", "baseline=false", "autoencoder.training.images=64"]
+    shared += ["data.shard_images=4", "latents.mirror=true", "arms=[]", "autoencoder.training.images=64"]
     with workplace(folder / "cwd") as place:
         made = [
             place.run(script, *shared, f"storage={folder / 'made'}")

@@ -19,7 +19,7 @@ WORDS = [
     "--config",
     str(TINY),
     "tracking.enabled=false",
-    "baseline=false",
+    "arms=[]",
     "data.shard_images=8",
     "data.shapes.images=160",
 ]

@@ -139,7 +139,7 @@ def test_a_folder_too_deep_for_sockets_is_a_sentence(head, tmp_path):
 
 def test_a_job_stops_when_told_and_goes_on_when_submitted_again(head, tmp_path):
     storage = tmp_path / "storage"
-    words = ("autoencoder.training.images=8000", "autoencoder.training.checkpoint_images=320", "baseline=false")
+    words = ("autoencoder.training.images=8000", "autoencoder.training.checkpoint_images=320", "arms=[]")
     submitted = head.submit(storage, *words, options=("--no-wait", "--submission-id", "first"))
     assert submitted.returncode == 0, submitted.stdout + submitted.stderr
     wait_until(lambda: any(storage.glob("autoencoder/*/checkpoints/*.pt.json")), 600, "a checkpoint")

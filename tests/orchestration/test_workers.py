@@ -14,7 +14,7 @@ from tests.scripts import TINY, Done, Workplace, workplace
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
 
-BASE = ["--config", str(TINY), "baseline=false", "autoencoder.training.log_images=16"]
+BASE = ["--config", str(TINY), "arms=[]", "autoencoder.training.log_images=16"]
 
 
 @pytest.fixture(scope="module")

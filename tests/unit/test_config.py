@@ -1,25 +1,22 @@
-import dataclasses
 from pathlib import Path
 
 import pytest
 
 from dcae15.config import (
     Config,
-    PrefixConfig,
+    active_fields,
+    autoencoder_spec,
     build,
     check,
     dump,
+    field_type,
     fields_help,
     fingerprint,
     from_overrides,
     from_yaml,
-    latent_channels,
-    prefix_choices,
-    result_fields,
-    spatial_compression,
+    leaves,
     warnings_for,
 )
-from dcae15.config.fields import leaves
 from dcae15.errors import ConfigError
 from dcae15.redaction import redact
 
@@ -47,17 +44,27 @@ def test_defaults_pass_without_warnings():
         (["latents.resolution=64"], ["latents.resolution is 64, larger than", "32 pixels"]),
         (["latents.resolution=8", "diffusion.denoiser.patch_size=2"], ["side 1 (latents.resolution 8 / 8)"]),
         (["data.resolution=4"], ["data.resolution is 4", "use 8"]),
-        (["autoencoder.encoder_widths=[24,24,48]"], ["autoencoder.encoder_widths has 3", "decoder_widths has 4"]),
-        (["autoencoder.encoder_blocks=[ResBlock,EViTGLU]"], ["autoencoder.encoder_blocks has 2 entries", "4 stages"]),
+        (
+            ["autoencoder.encoder_widths=[24,24,48]"],
+            [
+                "autoencoder.encoder_depths = [0, 1, 1, 2] has 4 stages",
+                "encoder_widths has 3",
+                "one entry for each stage",
+            ],
+        ),
+        (
+            ["autoencoder.encoder_blocks=[ResBlock,EViTGLU]"],
+            ["autoencoder.encoder_blocks", "has 2 stages", "widths has 4", "or one for all"],
+        ),
         (
             ["autoencoder.decoder_blocks=[EViTGUL]"],
-            ["autoencoder.decoder_blocks has 'EViTGUL'", "did you mean 'EViTGLU'"],
+            ["autoencoder.decoder_blocks[0] is 'EViTGUL'", "did you mean 'EViTGLU'"],
         ),
-        (["autoencoder.decoder_norms=[bn2d]"], ["autoencoder.decoder_norms has 'bn2d'", "'batch_norm'"]),
+        (["autoencoder.decoder_norms=[bn2d]"], ["autoencoder.decoder_norms[0] is 'bn2d'", "'batch_norm'"]),
         (["autoencoder.out_act=gelu"], ["autoencoder.out_act is 'gelu'", "'silu' or 'relu'"]),
         (
             ["autoencoder.latent_shortcuts=true", "autoencoder.latent_channels=24"],
-            ["autoencoder.encoder_widths ends with 64", "autoencoder.latent_channels 24", "latent_shortcuts=false"],
+            ["autoencoder.encoder_widths[3] = 64", "latent_channels = 24", "set latent_shortcuts to false"],
         ),
         (["autoencoder.prefix.choices=[8,4,32]"], ["autoencoder.prefix.choices", "ascending"]),
         (["autoencoder.prefix.choices=[4,16]"], ["autoencoder.prefix.choices", "all 32 channels"]),
@@ -69,9 +76,10 @@ def test_defaults_pass_without_warnings():
         (["diffusion.training.batch_size=0"], ["diffusion.training.batch_size is 0"]),
         (["autoencoder.training.warmup_images=64001"], ["autoencoder.training.warmup_images is 64001"]),
         (["autoencoder.training.images=10", "autoencoder.training.warmup_images=0"], ["less than one batch"]),
-        (["data.val_fraction=1"], ["data.val_fraction is 1.0", "below 1"]),
+        (["data.val_fraction=1"], ["data.val_fraction is 1;", "below 1"]),
         (["autoencoder.training.learning_rate=.nan"], ["autoencoder.training.learning_rate", "finite"]),
-        (["diffusion.denoiser.heads=3"], ["diffusion.denoiser.width 128", "diffusion.denoiser.heads 3"]),
+        (["diffusion.denoiser.heads=3"], ["diffusion.denoiser.width = 128", "heads = 3", "change one of them"]),
+        (["diffusion.denoiser.width=130"], ["diffusion.denoiser.width = 130", "divisible by 4", "128 or 132"]),
         (["diffusion.denoiser.patch_size=3"], ["diffusion.denoiser.patch_size 3", "side 4"]),
         (["sampling.guidance_end=0"], ["sampling.guidance_start 0.0", "sampling.guidance_end 0.0"]),
         (["sampling.prefix=33"], ["sampling.prefix is 33", "32"]),
@@ -88,6 +96,15 @@ def test_defaults_pass_without_warnings():
         (["data.source="], ["data.source is empty"]),
         (["storage="], ["storage is empty"]),
         (["name=a b"], ["name is 'a b'"]),
+        (["autoencoder.prefix.kind=weighted"], ["autoencoder.prefix.kind is 'weighted'", "diffusion.prefix.kind only"]),
+        (["autoencoder.prefix.choice_weights=[1,2]"], ["autoencoder.prefix.choice_weights is [1.0, 2.0]", "8 choices"]),
+        (["autoencoder.phases=[{parts: [decode]}]"], ["autoencoder.phases[0].parts has 'decode'", "'decoder'"]),
+        (["autoencoder.losses.l1=0"], ["autoencoder.losses.l1", "nothing asks for the image"]),
+        (["autoencoder.losses.perceptual.weight=1"], ["autoencoder.losses.perceptual.vgg is empty", "download"]),
+        (["diffusion.milestones=[3,2]"], ["diffusion.milestones [3, 2]", "ascending"]),
+        (["diffusion.milestones=[9999999]"], ["diffusion.milestones ends with 9,999,999", "train longer"]),
+        (["arms=[baselin]"], ["arms[0] is 'baselin'", "'baseline' or 'random'", "did you mean 'baseline'?"]),
+        (["arms=[random,random]"], ["arms is [random, random]", "once"]),
     ],
 )
 def test_each_contradiction_is_refused_by_name(overrides, named):
@@ -97,17 +114,18 @@ def test_each_contradiction_is_refused_by_name(overrides, named):
 
 
 def test_all_problems_are_told_at_once():
-    message = refusal("seed=-1", "sampling.steps=0")
-    assert "seed is -1" in message
-    assert "sampling.steps is 0" in message
-    assert len(message.splitlines()) == 2
+    ranges = refusal("seed=-1", "sampling.steps=0")
+    assert [line.split(" is ")[0] for line in ranges.splitlines()] == ["seed", "sampling.steps"]
+    rules = refusal("name=a b", "autoencoder.preset=none", "sampling.guidance_end=0", "scaling.encoders=[1]")
+    assert len(rules.splitlines()) == 4, "what does not ask the graph is checked beside a wrong graph"
 
 
 def test_rules_between_sections_count_only_where_both_matter():
     overrides = ["data.resolution=36", "diffusion.prefix.first=2"]
     check(configured(*overrides), sections={"autoencoder"})
     assert "spatial compression" in refusal(*overrides, sections={"autoencoder", "data"})
-    check(configured("diffusion.training.images=0"), sections={"data"})
+    check(configured("diffusion.training.images=10"), sections={"data"})
+    check(configured(*overrides[1:], "sampling.images=3", "diffusion.denoiser.width=130", "diffusion.enabled=false"))
 
 
 def test_prefixes_of_the_diffusion_may_be_a_subset_or_free_when_the_autoencoder_has_none():
@@ -118,40 +136,28 @@ def test_prefixes_of_the_diffusion_may_be_a_subset_or_free_when_the_autoencoder_
 
 
 @pytest.mark.parametrize(
-    ("overrides", "field"),
+    ("overrides", "words"),
     [
-        (["data.store_side=64"], "data.store_side"),
-        (["data.source=/images", "data.shapes.classes=3"], "data.shapes.classes"),
-        (["autoencoder.preset=dc-ae-f8c16-1.5", "autoencoder.encoder_widths=[8,8,8,8]"], "autoencoder.encoder_widths"),
-        (["diffusion.prefix.kind=none", "diffusion.prefix.first=8"], "diffusion.prefix.first"),
-        (["diffusion.prefix.choices=[8,32]", "diffusion.prefix.step=8"], "diffusion.prefix.step"),
-        (["sampling.guidance=1", "sampling.guidance_end=0.5"], "sampling.guidance_end"),
-        (["sampling.prefix=5"], "sampling.prefix 5"),
-        (["sampling.images=100"], "sampling.images is 100"),
-        (["evaluation.milestone_images=100"], "evaluation.milestone_images: no effect"),
-        (["data.limit=100"], "evaluation.reconstruction_images"),
-        (["data.shapes.resolution=64"], "data.shapes.resolution 64"),
-        (["tracking.enabled=false", "tracking.uri=http://x"], "tracking.uri"),
+        (["sampling.prefix=5"], "sampling.prefix 5 is not among the prefixes"),
+        (["sampling.images=100"], "sampling.images is 100: Fréchet distances"),
+        (["data.limit=100"], "evaluation.reconstruction_images 1000 is more than the 100 validation images"),
+        (["data.shapes.resolution=64"], "data.shapes.resolution 64 is not data.resolution 32"),
+        (
+            ["autoencoder.prefix.kind=random", "arms=[baseline,random]"],
+            "arms names 'random', which is no other training",
+        ),
     ],
 )
-def test_values_without_effect_are_warned_about(overrides, field):
+def test_unusual_values_are_warned_about(overrides, words):
     config = configured(*overrides)
     check(config)
-    assert any(field in warning for warning in warnings_for(config))
+    assert any(words in warning for warning in warnings_for(config))
 
 
 def test_a_preset_says_its_compression_and_channels():
-    config = configured("autoencoder.preset=dc-ae-f64c128-1.5").autoencoder
-    assert (spatial_compression(config), latent_channels(config)) == (64, 128)
-    assert (spatial_compression(Config().autoencoder), latent_channels(Config().autoencoder)) == (8, 32)
-
-
-def test_prefix_choices():
-    assert prefix_choices(PrefixConfig(first=4, step=8), 32) == [4, 12, 20, 28, 32]
-    assert prefix_choices(PrefixConfig(first=16, step=16), 32) == [16, 32]
-    assert prefix_choices(PrefixConfig(first=32), 32) == [32]
-    assert prefix_choices(PrefixConfig(choices=[3, 32]), 32) == [3, 32]
-    assert prefix_choices(PrefixConfig(kind="none", choices=[3, 32]), 32) == [32]
+    for words, expected in (["autoencoder.preset=dc-ae-f64c128-1.5"], (64, 128)), ([], (8, 32)):
+        spec = autoencoder_spec(configured(*words).autoencoder)
+        assert (spec.spatial_compression, spec.latent_channels) == expected
 
 
 def test_later_layers_win_and_origins_tell_who():
@@ -168,12 +174,6 @@ def test_later_layers_win_and_origins_tell_who():
     assert origins["scaling.use_gpu"] == "b.yaml"
     assert origins["seed"] == "command line"
     assert "data.resolution" not in origins
-
-
-def test_a_config_can_be_the_base_of_a_trial():
-    base = configured("seed=5", "sampling.steps=7")
-    trial, _ = build([from_overrides(["sampling.steps=9"], "trial 1")], base)
-    assert (trial.seed, trial.sampling.steps, base.sampling.steps) == (5, 9, 7)
 
 
 def test_interpolations_are_resolved(monkeypatch):
@@ -206,6 +206,8 @@ def test_a_value_left_open_must_be_given():
         ("qqqq=1", "--help"),
         ("autoencoder=1", "autoencoder (command line) is a section"),
         ("resume", "'resume' is not key=value"),
+        ("baseline=false", "name the controls to train: arms=[baseline, random], or [] for none"),
+        ("random_control=true", "arms=[baseline, random]"),
     ],
 )
 def test_unknown_keys_name_the_nearest(override, hint):
@@ -222,9 +224,14 @@ def test_unknown_keys_name_the_nearest(override, hint):
         ("data.resolution=true", "a whole number"),
         ("data.resolution=", "a whole number"),
         ("sampling.guidance=[1]", "a number"),
-        ("baseline=maybe", "true or false"),
+        ("latents.mirror=maybe", "true or false"),
+        ("scaling.use_gpu=maybe", "'auto' or 'yes' or 'no'"),
+        ("arms=baseline", "a list of words among [baseline, random]"),
+        ("arms=[1]", "one of [baseline, random]"),
+        ("autoencoder.phases=3", "a list of phases"),
         ("autoencoder.encoder_widths=24", "a list of whole numbers"),
-        ("autoencoder.encoder_widths=[a]", "a list of whole numbers"),
+        ("autoencoder.encoder_widths=[a]", "a whole number"),
+        ("autoencoder.prefix.choice_weights=[true]", "a list of numbers"),
     ],
 )
 def test_wrong_types_name_field_value_and_expectation(override, expected):
@@ -232,7 +239,7 @@ def test_wrong_types_name_field_value_and_expectation(override, expected):
     with pytest.raises(ConfigError) as caught:
         configured(override)
     message = str(caught.value)
-    assert message.startswith(f"{path} is ")
+    assert message.startswith((f"{path} is ", f"{path}[0] is "))
     assert f"it must be {expected}" in message
     assert value.strip("[]") in message.replace("True", "true")
 
@@ -278,14 +285,16 @@ def test_dump_can_be_read_again_and_hides_secrets():
     assert "pw" not in text
     assert "guidance: 6.4e-05  # command line" in text
     again = build([from_yaml(text, "dump.yaml")])[0]
-    assert dataclasses.replace(again, tracking=config.tracking) == config
+    assert again.changed(tracking=config.tracking) == config
 
 
 def test_help_lists_every_field_of_the_sections_within_the_width():
     text = fields_help(None, 90)
-    for path, f, _ in leaves(Config()):
+    for path, _, _ in leaves(Config(), Config()):
         assert f"  {path}=" in text
-        assert f.metadata["doc"].split()[0] in text
+    assert "autoencoder.phases[i].resolution=0  (int, pixels, >= 0)" in text
+    assert 'sampling.solver="heun"  (str, euler | heun)' in text
+    assert "autoencoder.encoder_widths=[16, 16, 32, 64]  (list[int], >= 1)" in text
     partial = fields_help({"latents"}, 90)
     assert "latents.mirror=false" in partial
     assert "seed=0  (int, >= 0)" in partial
@@ -294,13 +303,28 @@ def test_help_lists_every_field_of_the_sections_within_the_width():
     assert max(map(len, prose)) <= 90
 
 
-def test_every_field_has_a_meaning_and_only_free_fields_leave_the_fingerprint():
-    for path, f, _ in leaves(Config()):
-        assert len(f.metadata["doc"]) > 3, path
-    before = fingerprint("x", result_fields(Config()))
-    assert fingerprint("x", result_fields(configured("scaling.num_workers=3", "sampling.batch_size=2"))) == before
-    assert fingerprint("x", result_fields(configured("sampling.steps=3"))) != before
-    assert fingerprint("y", result_fields(Config())) != before
+def test_only_what_can_change_a_result_is_in_its_name():
+    def name(*overrides):
+        return fingerprint("x", active_fields(configured(*overrides), configured(*overrides)))
+
+    assert name("scaling.num_workers=3", "sampling.batch_size=2", "autoencoder.phases=[]") == name()
+    assert name("sampling.steps=3") != name() != fingerprint("y", active_fields(Config(), Config()))
+    assert name("autoencoder.phases=[{}]") != name("autoencoder.phases=[{resolution: 16}]")
+
+
+@pytest.mark.parametrize(
+    ("path", "kind"),
+    [
+        ("seed", "int"),
+        ("arms", "list[str]"),
+        ("sampling.solver", "str"),
+        ("autoencoder.encoder_depths", "list[int]"),
+        ("autoencoder.prefix.choice_weights", "list[float]"),
+        ("autoencoder.phases[3].training.bf16", "bool"),
+    ],
+)
+def test_the_type_of_a_field_by_its_path(path, kind):
+    assert field_type(path) == kind
 
 
 @pytest.mark.parametrize(

@@ -1,20 +1,12 @@
 """What names a result: each field that can change it, and no other; and which stages a configuration has."""
 
-import dataclasses
-from pathlib import Path
-
 import pytest
 import torch
 from safetensors.torch import save_file
 
-from dcae15 import storage
-from dcae15.artifacts import MANIFEST
-from dcae15.command_line import Command
-from dcae15.config import Config, PhaseConfig, build, from_overrides
-from dcae15.errors import ArtifactError, ConfigError
-from dcae15.orchestration.fold import set_metrics
-from dcae15.orchestration.pipeline import run_command, run_pipeline, run_stages
-from dcae15.orchestration.plan import CONTROLS, STAGES, plan
+from dcae15.config import Config, build, from_overrides
+from dcae15.errors import ArtifactError
+from dcae15.plan import Plan, describe, plan
 from tests.latent_sets import make_autoencoder, make_images, make_latents
 
 ALL = [
@@ -28,10 +20,13 @@ ALL = [
 ]
 
 
-def planned(*words: str) -> dict[str, str]:
-    """Fingerprints by stage."""
-    config, _ = build([from_overrides(["storage=/nowhere", *words])])
-    return {stage.name: stage.fingerprint for stage in plan(config)}
+def plan_of(*words: str, **given: str) -> Plan:
+    return plan(build([from_overrides(["storage=/nowhere", *words])])[0], given)
+
+
+def planned(*words: str, **given: str) -> dict[str, str]:
+    """Fingerprints by step."""
+    return {step.name: step.output.fingerprint for step in plan_of(*words, **given).steps}
 
 
 def changed(word: str, *base: str) -> list[str]:
@@ -128,23 +123,33 @@ def test_a_digest_names_the_weights_of_lpips_wherever_they_are():
 
 def test_stages_follow_from_the_configuration():
     assert list(planned()) == ALL
-    assert list(planned("baseline=false")) == [name for name in ALL if name != "train_baseline"]
-    only = planned("diffusion.enabled=false", "random_control=true")
+    assert list(planned("arms=[]")) == [name for name in ALL if name != "train_baseline"]
+    only = planned("diffusion.enabled=false", "arms=[baseline,random]")
     assert list(only) == ["prepare_images", "train_autoencoder", "train_baseline", "train_random", "evaluate"]
     assert len(set(only.values())) == 5, "three autoencoders of different names"
-    assert "train_random" not in planned("random_control=true", "autoencoder.prefix.kind=random")
+    assert "train_random" not in planned("arms=[random]", "autoencoder.prefix.kind=random")
+    left_out = plan_of("diffusion.enabled=false").left_out
+    assert list(left_out) == ["cache_latents", "train_diffusion", "measure_milestones", "sample"]
+    assert set(left_out.values()) == {"diffusion.enabled is false; set it to true"}
+    assert plan_of().left_out["measure_milestones"].startswith("diffusion.milestones is empty; give")
 
 
 def test_the_facts_of_each_phase_are_shown():
-    config = Config(storage="/nowhere")
-    training = dataclasses.replace(config.autoencoder.training, images=100, batch_size=64, warmup_images=0)
-    config.autoencoder.phases = [
-        PhaseConfig("low", 16, training=training),
-        PhaseConfig("high", parts=["decoder_head"], training=training),
-    ]
-    facts = plan(config)[1].facts
+    length = "training: {images: 100, warmup_images: 0}"
+    phases = f"[{{name: low, resolution: 16, {length}}}, {{name: high, parts: [decoder_head], {length}}}]"
+    planned = plan_of(f"autoencoder.phases={phases}")
+    facts = planned.steps[1].facts
     assert facts["phase 1"].startswith("low; 128 images in batches of 64; 16 pixels; trains all; prefix masks [4")
     assert facts["phase 2"].startswith("high; 128 images in batches of 64; 32 pixels; trains decoder_head")
+    assert planned.steps[2].facts["phase 1"].endswith("no masks")
+    text = describe(planned.steps, Config(storage="/nowhere"))
+    for line in (
+        "storage: /nowhere",
+        "train_baseline     to run  ",
+        "  reads images: /nowhere/images/",
+        "  phase 2: high; 128",
+    ):
+        assert line in text
 
 
 def test_given_weights_name_the_training_by_their_content(tmp_path):
@@ -163,7 +168,7 @@ def test_given_weights_name_the_training_by_their_content(tmp_path):
 @pytest.mark.parametrize("role", ["images", "autoencoder", "latents"])
 def test_a_given_artifact_that_is_not_there_is_named_at_once(tmp_path, role):
     with pytest.raises(ArtifactError, match="nowhere does not exist"):
-        plan(Config(storage="/nowhere"), {role: str(tmp_path / "nowhere")})
+        plan_of(**{role: str(tmp_path / "nowhere")})
 
 
 def test_the_resolution_of_latents_names_them_only_where_it_is_another():
@@ -171,31 +176,15 @@ def test_the_resolution_of_latents_names_them_only_where_it_is_another():
     assert changed("latents.resolution=16") == ["cache_latents", "train_diffusion", "sample", "evaluate"]
 
 
-def test_what_is_tracked_of_a_finished_set():
-    shards = [{"path": "a", "count": 30, "bytes": 100}, {"path": "b", "count": 10, "bytes": 60}]
-    manifest = {"splits": {"train": {"shards": shards}, "val": {"shards": shards[1:]}}, "rejected": {"truncated": 2}}
-    counts = {"images": 50, "images.train": 40, "images.val": 10, "shards": 3, "bytes": 220, "rejected.truncated": 2}
-    assert set_metrics(manifest, None) == counts, "no rate of a set that was begun before"
-    statistics = {"mean": [3.0, 0.0], "std": [4.0, 0.5]}
-    rate = {"images_per_second": 25.0, "latent_rms_least": 0.5, "latent_rms_most": 5.0}
-    assert set_metrics({**manifest, "statistics": statistics}, 2.0) == {**counts, **rate}
-
-
-def test_full_refuses_at_once_what_evaluate_could_not_compare():
-    config, _ = build([from_overrides(["storage=/nowhere", "latents.resolution=16"])])
-    with pytest.raises(ConfigError, match=r"latents\.resolution is 16.*data\.resolution=16"):
-        run_pipeline(config)
-
-
 @pytest.mark.parametrize(
     ("words", "evaluation"),
     [
-        ([], "f31a7564f7deda18"),
+        ([], "e200d0d28fed4e20"),
         (
-            ["random_control=true", "diffusion.prefix.kind=random", "sampling.prefix=8", "evaluation.neighbours=4"],
-            "635b3e30468b586b",
+            ["arms=[baseline,random]", "diffusion.prefix.kind=random", "sampling.prefix=8", "evaluation.neighbours=4"],
+            "9fd70675fd3e4275",
         ),
-        (["diffusion.prefix.kind=none", "autoencoder.prefix.kind=none"], "873c3020c08c6eea"),
+        (["diffusion.prefix.kind=none", "autoencoder.prefix.kind=none"], "f32fb040bbb6b8bc"),
     ],
     ids=["default", "controls", "no masks"],
 )
@@ -230,21 +219,69 @@ def test_what_changes_the_measures_of_milestones_measures_them_again(word, again
     assert changed(word, MILESTONES) == again
 
 
-def test_milestones_of_given_artifacts_are_measured_where_all_that_it_needs_is_known(tmp_path):
-    given = {"images": make_images(str(tmp_path / "images")), "autoencoder": make_autoencoder(str(tmp_path / "ae"))}
-    given["latents"] = make_latents(str(tmp_path / "latents"), given["images"], given["autoencoder"])
-    config, _ = build([from_overrides([f"storage={tmp_path}", MILESTONES])])
+@pytest.fixture(scope="module")
+def given(tmp_path_factory) -> dict[str, str]:
+    """Images of 16 pixels, an autoencoder f4c4, latents, and what stands for a denoiser and samples: only their names are read."""
+    root = tmp_path_factory.mktemp("given")
+    made = {"images": make_images(str(root / "images")), "autoencoder": make_autoencoder(str(root / "ae"))}
+    made["latents"] = make_latents(str(root / "latents"), made["images"], made["autoencoder"])
+    return {
+        **made,
+        "baseline": make_autoencoder(str(root / "plain"), 1),
+        "denoiser": made["latents"],
+        "samples": made["images"],
+    }
 
-    def inputs(*roles: str) -> dict[str, str]:
-        stages = plan(config, {role: given[role] for role in roles})
-        return next((stage.inputs for stage in stages if stage.name == "measure_milestones"), {})
 
-    assert inputs("latents") == inputs("latents", "images") == {}, "whose images and autoencoder they are is not known"
-    assert inputs("images", "autoencoder")["autoencoder"] == given["autoencoder"]
-    known = inputs("images", "autoencoder", "latents")
+def test_milestones_of_given_artifacts_are_measured_where_all_that_it_needs_is_known(given):
+    def of(*roles: str) -> tuple[dict[str, str], str]:
+        """What the step reads, and why there is none."""
+        found = plan_of(MILESTONES, **{role: given[role] for role in roles})
+        inputs = next((dict(step.inputs) for step in found.steps if step.name == "measure_milestones"), {})
+        return inputs, found.left_out.get("measure_milestones", "")
+
+    whose = "the images and the autoencoder of given latents must be given, too: images=URI autoencoder=URI"
+    assert of("latents") == of("latents", "images") == ({}, whose)
+    assert of("images", "autoencoder")[0]["autoencoder"] == given["autoencoder"]
+    known, why = of("images", "autoencoder", "latents")
+    assert why == ""
     assert {role: known[role] for role in ("images", "autoencoder")} == {r: given[r] for r in ("images", "autoencoder")}
-    given["denoiser"] = given["latents"]  # any artifact: only its name is read
-    assert inputs("denoiser") == {}, "what was kept of a given denoiser's training is not known"
+    assert of("denoiser")[1].startswith("a given denoiser has no milestones")
+
+
+def test_given_artifacts_say_what_they_are(given):
+    """The graph of a given autoencoder is that of its latents; the controls have the configured one, as they train with it."""
+    steps = {step.name: step for step in plan_of(images=given["images"], autoencoder=given["autoencoder"]).steps}
+    assert list(steps) == [name for name in ALL if name not in ("prepare_images", "train_autoencoder")]
+    assert steps["cache_latents"].facts["each"] == "4x4x4 float16, 128 bytes"
+    assert steps["train_baseline"].facts["latent"] == "32 channels, f8"
+    of_latents = {name: given[name] for name in ("images", "autoencoder", "latents")}
+    choices = "diffusion.prefix.choices=[2,4]"
+    assert planned(choices, **of_latents) == planned(
+        "diffusion.prefix.first=2", "diffusion.prefix.step=2", **of_latents
+    )
+    baseline = planned(images=given["images"])["train_baseline"]
+    assert baseline == steps["train_baseline"].output.fingerprint
+
+
+@pytest.mark.parametrize(
+    ("word", "base", "roles"),
+    [
+        ("evaluation.neighbours=4", "diffusion.enabled=false", ["samples"]),
+        ("evaluation.full_channel_gap_db=3", "arms=[]", ["baseline"]),
+    ],
+)
+def test_what_is_only_given_is_measured_as_the_configuration_says(given, word, base, roles):
+    chosen = {role: given[role] for role in roles}
+    assert planned(base)["evaluate"] == planned(base, word)["evaluate"]
+    assert planned(base, **chosen)["evaluate"] != planned(base, word, **chosen)["evaluate"]
+
+
+def test_optional_inputs_may_be_absent():
+    config = build([from_overrides(["storage=/nowhere"])])[0]
+    evaluate = plan(config, absent=["baseline", "denoiser", "samples"]).steps[-1]
+    assert list(evaluate.inputs) == ["images", "autoencoder"]
+    assert list(plan(config).steps[-1].inputs) == ["images", "autoencoder", "baseline", "denoiser", "samples"]
 
 
 def test_a_weighted_loss_is_named_by_the_prefixes_that_it_stands_for():
@@ -252,44 +289,3 @@ def test_a_weighted_loss_is_named_by_the_prefixes_that_it_stands_for():
     assert changed(weighted) == ["train_diffusion", "sample", "evaluate"]
     assert changed("diffusion.prefix.first=8", weighted)[0] == "train_diffusion"
     assert planned("diffusion.prefix.kind=none") != planned(weighted)
-
-
-def test_every_stage_that_is_named_as_the_next_command_has_a_script():
-    folder = Path(__file__).parents[2] / "pipelines"
-    assert [name for name in STAGES if name not in CONTROLS and not (folder / f"{name}.py").exists()] == []
-
-
-@pytest.mark.parametrize("milestones", [True, False])
-def test_the_next_command_is_that_of_the_next_stage(tmp_path, capsys, milestones):
-    config, _ = build([from_overrides([f"storage={tmp_path}", *([MILESTONES] if milestones else [])])])
-    for stage in plan(config):
-        storage.write_json(storage.join(stage.uri, MANIFEST), {})
-    run_command(Command(config, {}, False, {}, ()), "train_diffusion")
-    following = "measure_milestones" if milestones else "sample"
-    assert f"next: python pipelines/{following}.py with the same configuration" in capsys.readouterr().out
-
-
-@pytest.mark.parametrize(
-    ("words", "name", "message"),
-    [
-        ([], "measure_milestones", r"nothing to do for measure_milestones: diffusion\.milestones is empty"),
-        ([MILESTONES, "diffusion.enabled=false"], "measure_milestones", r"diffusion\.enabled is false"),
-        (
-            ["diffusion.enabled=false"],
-            "train_diffusion",
-            r"nothing to do for train_diffusion: diffusion\.enabled is false",
-        ),
-    ],
-)
-def test_a_stage_that_the_configuration_does_not_have_says_why(tmp_path, words, name, message):
-    config, _ = build([from_overrides([f"storage={tmp_path}", *words])])
-    with pytest.raises(ConfigError, match=message):
-        run_stages(config, [name])
-
-
-def test_milestones_of_given_latents_need_what_they_were_made_of(tmp_path):
-    images, autoencoder = make_images(str(tmp_path / "images")), make_autoencoder(str(tmp_path / "ae"))
-    latents = make_latents(str(tmp_path / "latents"), images, autoencoder)
-    config, _ = build([from_overrides([f"storage={tmp_path}", MILESTONES])])
-    with pytest.raises(ConfigError, match="must be given, too: images=URI autoencoder=URI"):
-        run_stages(config, ["measure_milestones"], {"latents": latents})

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from dcae15.config import AutoencoderConfig, build, check, from_overrides, latent_channels, spatial_compression
+from dcae15.config import AutoencoderConfig, build, check, from_overrides
 from dcae15.config.graph import autoencoder_spec
 from dcae15.errors import ConfigError
 from dcae15.models.autoencoder import Autoencoder
@@ -37,8 +37,7 @@ def test_presets_have_the_published_size(name):
     counts = tuple(sum(p.numel() for p in part.parameters()) for part in (model.encoder, model.decoder))
     assert counts == PARAMETERS[name]
     config = AutoencoderConfig(preset=name)
-    assert model.spec.spatial_compression == spatial_compression(config)
-    assert model.spec.latent_channels == latent_channels(config)
+    assert model.spec == autoencoder_spec(config)
 
 
 def test_every_preset_is_measured_and_every_scaling_factor_has_a_preset():
