@@ -28,7 +28,7 @@ PROGRESS_SECONDS = 3
 @ray.remote(
     max_restarts=0, max_task_retries=0, scheduling_strategy="DEFAULT"
 )  # not within what a trial of a sweep reserved
-class _Actor:
+class MapWorker:
     """Makes a worker and hands it items, all in one thread.
 
     A pool of computing threads belongs to the thread that started it, and where two pools exceed the CPUs, OpenMP halves the
@@ -36,6 +36,7 @@ class _Actor:
     """
 
     def start(self, make_worker: Callable[[], Callable[[Any], Any]], threads: int) -> Dcae15Error | None:
+        """Make the worker; return what of ours went wrong."""
         torch.set_num_threads(threads)
         try:
             self.worker = make_worker()
@@ -44,6 +45,7 @@ class _Actor:
         return None
 
     def work(self, item: Any) -> bytes:
+        """Return the pickled result, or error of ours."""
         try:
             return pickle.dumps(self.worker(item))
         except Dcae15Error as error:
@@ -122,7 +124,7 @@ class _Crew:
             self.members.difference_update(idle)
         elif not self.starting:
             for _ in range(int(min(max(self.pool.least, len(self.members)), self._may_come()))):
-                handle: Any = _Actor.options(num_cpus=self.pool.cpus, num_gpus=self.pool.gpus).remote()
+                handle: Any = MapWorker.options(num_cpus=self.pool.cpus, num_gpus=self.pool.gpus).remote()
                 self.starting[handle.start.remote(self.make_worker, self.pool.threads)] = _Member(handle)
 
     def _may_come(self) -> float:
