@@ -67,8 +67,8 @@ class _Member:
     has: deque[tuple[Any, _Item]] = field(default_factory=deque)
 
 
-class _Crew:
-    """The actors that are there or on their way, and the items that are left.
+class Crew:
+    """The actors of a pool that are there or on their way, and the items that are left; see `dcae15.cluster.Cluster.map`.
 
     An actor says first that it has started, and gets items from then on: nothing waits in the hands of one that never comes.
     """
@@ -85,34 +85,38 @@ class _Crew:
         self.died_starting = 0
 
     def results(self) -> Generator[tuple[int, Any, Any], None, None]:
-        while True:
-            self._staff()
-            under_way = [*self.working, *self.starting]
-            if not under_way:
-                return
-            (done,), _ = ray.wait(under_way, num_returns=1)
-            if done in self.starting:
-                self._welcome(done, self.starting.pop(done))
-                continue
-            member = self.working[done]
-            ref, item = member.has[0]  # it works in order; when it dies, the oldest was in its hands
-            try:
-                result = pickle.loads(ray.get(ref))  # noqa: S301  # ours, from our own actor
-            except RayTaskError:
-                raise  # a mistake in code
-            except RayError as error:
-                self._lose(member, error)
-                continue
-            if isinstance(result, Dcae15Error):
-                raise result
-            member.has.popleft()
-            del self.working[ref]
-            self._hand_out(member)
-            yield item.place, item.item, result
+        """Yield (place, item, result) as they are done."""
+        try:
+            while True:
+                self._staff()
+                under_way = [*self.working, *self.starting]
+                if not under_way:
+                    return
+                (done,), _ = ray.wait(under_way, num_returns=1)
+                if done in self.starting:
+                    self._welcome(done, self.starting.pop(done))
+                else:
+                    yield from self._settle(self.working[done])
+        finally:
+            for member in [*self.members, *self.starting.values()]:
+                self._dismiss(member)
 
-    def stop(self) -> None:
-        for member in [*self.members, *self.starting.values()]:
-            self._dismiss(member)
+    def _settle(self, member: _Member) -> Generator[tuple[int, Any, Any], None, None]:
+        """Yield the result of the oldest item of an actor: it works in order, and when it dies, that was in its hands."""
+        ref, item = member.has[0]
+        try:
+            result = pickle.loads(ray.get(ref))  # noqa: S301  # ours, from our own actor
+        except RayTaskError:
+            raise  # a mistake in code
+        except RayError as error:
+            self._lose(member, error)
+            return
+        if isinstance(result, Dcae15Error):
+            raise result
+        member.has.popleft()
+        del self.working[ref]
+        self._hand_out(member)
+        yield item.place, item.item, result
 
     def _staff(self) -> None:
         """Start actors while there is more to do than those that run can take; dismiss those without work."""
@@ -185,21 +189,6 @@ class _Crew:
     def _dismiss(self, member: _Member) -> None:
         with suppress(RayError):  # it may be dead already
             ray.kill(member.handle)
-
-
-def run_pool(
-    name: str,
-    make_worker: Callable[[], Callable[[Any], Any]],
-    items: Iterable[Any],
-    pool: Pool,
-    describe: Callable[[Any], str],
-) -> Generator[tuple[int, Any, Any], None, None]:
-    """Yield (place, item, result) as they are done; see `dcae15.cluster.Cluster.map`."""
-    crew = _Crew(name, make_worker, items, pool, describe)
-    try:
-        yield from crew.results()
-    finally:
-        crew.stop()
 
 
 class Progress:
