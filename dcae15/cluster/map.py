@@ -15,6 +15,7 @@ import ray
 import torch
 from ray.exceptions import RayError, RayTaskError
 
+from dcae15.cluster.console import wait_until_heard
 from dcae15.cluster.resources import Pool
 from dcae15.errors import DataError, Dcae15Error
 
@@ -47,9 +48,11 @@ class MapWorker:
     def work(self, item: Any) -> bytes:
         """Return the pickled result, or error of ours."""
         try:
-            return pickle.dumps(self.worker(item))
+            result = self.worker(item)
         except Dcae15Error as error:
-            return pickle.dumps(error)
+            result = error
+        wait_until_heard()
+        return pickle.dumps(result)
 
 
 @dataclass
