@@ -11,7 +11,9 @@ import ray
 from ray.exceptions import RayError
 
 POLL_SECONDS = 2.0
+HEARD_SECONDS = 30.0
 Say = Callable[[str], None]
+_unheard: list[Any] = []
 
 
 @ray.remote(num_cpus=0, scheduling_strategy="DEFAULT")  # not within what a trial of a sweep reserved
@@ -36,7 +38,14 @@ class _Speaker:
         self.actor = actor
 
     def __call__(self, line: str) -> None:
-        self.actor.add.remote(line)
+        _unheard[:] = [self.actor.add.remote(line)]  # lines arrive in order, so the last one stands for all
+
+
+def wait_until_heard() -> None:
+    """Wait until what this process said has arrived: it would be lost where the process is ended at once."""
+    if _unheard:
+        ray.wait(_unheard, timeout=HEARD_SECONDS)
+        _unheard.clear()
 
 
 @contextmanager

@@ -15,6 +15,7 @@ import ray
 import torch
 from ray.exceptions import RayError, RayTaskError
 
+from dcae15.cluster.console import wait_until_heard
 from dcae15.cluster.resources import Pool
 from dcae15.errors import DataError, Dcae15Error
 
@@ -28,7 +29,7 @@ PROGRESS_SECONDS = 3
 @ray.remote(
     max_restarts=0, max_task_retries=0, scheduling_strategy="DEFAULT"
 )  # not within what a trial of a sweep reserved
-class _Actor:
+class MapWorker:
     """Makes a worker and hands it items, all in one thread.
 
     A pool of computing threads belongs to the thread that started it, and where two pools exceed the CPUs, OpenMP halves the
@@ -36,6 +37,7 @@ class _Actor:
     """
 
     def start(self, make_worker: Callable[[], Callable[[Any], Any]], threads: int) -> Dcae15Error | None:
+        """Make the worker; return what of ours went wrong."""
         torch.set_num_threads(threads)
         try:
             self.worker = make_worker()
@@ -44,10 +46,13 @@ class _Actor:
         return None
 
     def work(self, item: Any) -> bytes:
+        """Return the pickled result, or error of ours."""
         try:
-            return pickle.dumps(self.worker(item))
+            result = self.worker(item)
         except Dcae15Error as error:
-            return pickle.dumps(error)
+            result = error
+        wait_until_heard()
+        return pickle.dumps(result)
 
 
 @dataclass
@@ -65,8 +70,8 @@ class _Member:
     has: deque[tuple[Any, _Item]] = field(default_factory=deque)
 
 
-class _Crew:
-    """The actors that are there or on their way, and the items that are left.
+class Crew:
+    """The actors of a pool that are there or on their way, and the items that are left; see `dcae15.cluster.Cluster.map`.
 
     An actor says first that it has started, and gets items from then on: nothing waits in the hands of one that never comes.
     """
@@ -83,34 +88,38 @@ class _Crew:
         self.died_starting = 0
 
     def results(self) -> Generator[tuple[int, Any, Any], None, None]:
-        while True:
-            self._staff()
-            under_way = [*self.working, *self.starting]
-            if not under_way:
-                return
-            (done,), _ = ray.wait(under_way, num_returns=1)
-            if done in self.starting:
-                self._welcome(done, self.starting.pop(done))
-                continue
-            member = self.working[done]
-            ref, item = member.has[0]  # it works in order; when it dies, the oldest was in its hands
-            try:
-                result = pickle.loads(ray.get(ref))  # noqa: S301  # ours, from our own actor
-            except RayTaskError:
-                raise  # a mistake in code
-            except RayError as error:
-                self._lose(member, error)
-                continue
-            if isinstance(result, Dcae15Error):
-                raise result
-            member.has.popleft()
-            del self.working[ref]
-            self._hand_out(member)
-            yield item.place, item.item, result
+        """Yield (place, item, result) as they are done."""
+        try:
+            while True:
+                self._staff()
+                under_way = [*self.working, *self.starting]
+                if not under_way:
+                    return
+                (done,), _ = ray.wait(under_way, num_returns=1)
+                if done in self.starting:
+                    self._welcome(done, self.starting.pop(done))
+                else:
+                    yield from self._settle(self.working[done])
+        finally:
+            for member in [*self.members, *self.starting.values()]:
+                self._dismiss(member)
 
-    def stop(self) -> None:
-        for member in [*self.members, *self.starting.values()]:
-            self._dismiss(member)
+    def _settle(self, member: _Member) -> Generator[tuple[int, Any, Any], None, None]:
+        """Yield the result of the oldest item of an actor: it works in order, and when it dies, that was in its hands."""
+        ref, item = member.has[0]
+        try:
+            result = pickle.loads(ray.get(ref))  # noqa: S301  # ours, from our own actor
+        except RayTaskError:
+            raise  # a mistake in code
+        except RayError as error:
+            self._lose(member, error)
+            return
+        if isinstance(result, Dcae15Error):
+            raise result
+        member.has.popleft()
+        del self.working[ref]
+        self._hand_out(member)
+        yield item.place, item.item, result
 
     def _staff(self) -> None:
         """Start actors while there is more to do than those that run can take; dismiss those without work."""
@@ -122,7 +131,7 @@ class _Crew:
             self.members.difference_update(idle)
         elif not self.starting:
             for _ in range(int(min(max(self.pool.least, len(self.members)), self._may_come()))):
-                handle: Any = _Actor.options(num_cpus=self.pool.cpus, num_gpus=self.pool.gpus).remote()
+                handle: Any = MapWorker.options(num_cpus=self.pool.cpus, num_gpus=self.pool.gpus).remote()
                 self.starting[handle.start.remote(self.make_worker, self.pool.threads)] = _Member(handle)
 
     def _may_come(self) -> float:
@@ -183,21 +192,6 @@ class _Crew:
     def _dismiss(self, member: _Member) -> None:
         with suppress(RayError):  # it may be dead already
             ray.kill(member.handle)
-
-
-def run_pool(
-    name: str,
-    make_worker: Callable[[], Callable[[Any], Any]],
-    items: Iterable[Any],
-    pool: Pool,
-    describe: Callable[[Any], str],
-) -> Generator[tuple[int, Any, Any], None, None]:
-    """Yield (place, item, result) as they are done; see `dcae15.cluster.Cluster.map`."""
-    crew = _Crew(name, make_worker, items, pool, describe)
-    try:
-        yield from crew.results()
-    finally:
-        crew.stop()
 
 
 class Progress:

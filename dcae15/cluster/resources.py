@@ -76,8 +76,9 @@ class Resources:
         """Return a pool of half as many actors again as there are CPUs: some always wait for storage."""
         cpus = max(1, self.cpus)
         actors = cpus + (cpus + 1) // 2
-        share = int(100 * cpus / actors) / 100  # rounded down, or they do not fit
-        return Pool(least=actors, most=0 if self.grows else actors, cpus=share)
+        if self.grows:
+            return Pool(least=actors, most=0, cpus=0.66)
+        return Pool(least=actors, most=actors, cpus=int(100 * cpus / actors) / 100)  # rounded down, or they do not fit
 
     def encoders(self, scaling: ScalingConfig) -> Pool:
         """Return a pool for stages that run a network over shards.

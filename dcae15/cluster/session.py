@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Generator, Iterable, Sized
+from collections.abc import Callable, Generator, Iterable, Sequence, Sized
 from contextlib import AbstractContextManager, ExitStack, closing
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -117,16 +117,16 @@ class Cluster:
             Dcae15Error: what a worker raised; the others are stopped.
             DataError: an item's workers died each time; it is named.
         """
-        from dcae15.cluster.map import Progress, run_pool
+        from dcae15.cluster.map import Crew, Progress
 
         if total is None:
-            items = list(items)
+            items = items if isinstance(items, Sequence) else list(items)
             total = done + sum(map(size, items))
         progress = Progress(name, unit, total, done)
         if isinstance(items, Sized) and not len(items):
             return
         self.join()
-        with closing(run_pool(name, make_worker, items, pool, describe)) as results:
+        with closing(Crew(name, make_worker, items, pool, describe).results()) as results:
             for place, item, result in results:
                 progress.advance(size(item))
                 yield place, result
@@ -143,14 +143,15 @@ class Cluster:
             Dcae15Error: what the function raised.
             DataError: its workers died each time.
         """
-        from dcae15.cluster.map import run_pool
+        from dcae15.cluster.map import Crew
 
         resources = self.join()
         cpus = resources.cpus if resources.local else max(1, min(4, resources.cpus // 2))
         pool = Pool(1, 1, cpus, 1.0 if self.device == "cuda" else 0.0)
         with self.console() as say:
             work = functools.partial(function, say=say, device=self.device)
-            [(_, _, result)] = run_pool(name, lambda: lambda given: work(**given), [arguments], pool, lambda _: name)
+            crew = Crew(name, lambda: lambda given: work(**given), [arguments], pool, lambda _: name)
+            [(_, _, result)] = crew.results()
         return result
 
     def train(

@@ -31,7 +31,7 @@ pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]
 
 ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers cannot import tests
 
-TWO = Pool(2, 2, cpus=1)
+ONE, TWO = Pool(1, 1), Pool(2, 2)
 
 
 @pytest.fixture(scope="module")
@@ -55,34 +55,38 @@ def cluster(nodes: Nodes, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
         yield cluster
 
 
-def run(cluster: Cluster, make, items, pool: Pool = TWO, **options) -> dict[int, object]:
+def run(cluster: Cluster, make, items, pool: Pool = ONE, **options) -> dict[int, object]:
     return dict(cluster.map("test", make, items, pool, unit="things", **options))
-
-
-def doubling():
-    return lambda item: 2 * item
 
 
 def test_a_pool_grows_onto_nodes_that_join_later(cluster, nodes, tmp_path):
     def where(item: int) -> str:
         (tmp_path / str(item)).touch()
-        while len(list(tmp_path.iterdir())) < 4:  # four run side by side, or this never ends
+        while len(list(tmp_path.iterdir())) < 2:  # two run side by side, or this never ends
             threading.Event().wait(0.02)
         return ray.get_runtime_context().get_node_id()
 
     assert cluster.resources.cpus == 0
     with ThreadPoolExecutor(1) as thread:
-        found = thread.submit(run, cluster, lambda: where, range(4), Pool(least=1, most=0, cpus=1))
+        found = thread.submit(run, cluster, lambda: where, range(2), Pool(least=1, most=0))
         wait_until(lambda: bool(living()), 60, "an actor is asked for, which has nowhere to run")
-        node = nodes.add_node(num_cpus=4)
+        node = nodes.add_node(num_cpus=2)
         assert set(found.result(120).values()) == {node.node_id}
 
 
-def test_results_come_with_their_places_and_are_those_of_the_items(cluster, capsys):
-    assert run(cluster, doubling, [5, 6, 7]) == {0: 10, 1: 12, 2: 14}
-    assert run(cluster, doubling, iter(range(20)), total=20) == {i: 2 * i for i in range(20)}
-    line = capsys.readouterr().out.splitlines()[-1]
-    assert line.startswith("test: 20/20 things  ") and line.endswith("things/s  ETA 0:00")
+def test_results_come_with_the_places_of_their_items_and_workers_can_speak_meanwhile(cluster, capsys):
+    with cluster.console() as say:
+
+        def work(item: int) -> int:
+            if item == 0:
+                say("the first one")
+            return 2 * item
+
+        assert run(cluster, lambda: work, iter(range(20)), total=20) == {i: 2 * i for i in range(20)}
+    lines = capsys.readouterr().out.splitlines()
+    assert "the first one" in lines
+    [last] = [line for line in lines if line.startswith("test: 20/20 things  ")]
+    assert last.endswith("things/s  ETA 0:00")
 
 
 def test_nothing_starts_where_nothing_is_left(cluster, capsys):
@@ -102,7 +106,7 @@ class Noting:
 
 @pytest.mark.parametrize(("cpus", "threads"), [(2, 2), (0.5, 1)])
 def test_a_worker_computes_in_the_thread_that_made_it_with_the_threads_of_its_cpus(cluster, cpus, threads):
-    found = run(cluster, Noting, range(12), Pool(2, 2, cpus)).values()
+    found = run(cluster, Noting, range(3), Pool(1, 1, cpus)).values()
     assert set(found) == {(True, threads)}
 
 
@@ -138,7 +142,7 @@ def test_an_error_stops_the_others(cluster, tmp_path):
 
     before = living()
     with pytest.raises(DataError, match="enough"):
-        run(cluster, lambda: work, range(2))
+        run(cluster, lambda: work, range(2), TWO)
     wait_until(lambda: living() <= before, 30, "nothing works on")
 
 
@@ -156,9 +160,9 @@ def dying(folder: Path, deaths: int, item: int) -> tuple[int, int]:
 
 
 def test_a_worker_that_dies_is_replaced_and_nothing_is_lost(cluster, tmp_path):
-    found = run(cluster, lambda: functools.partial(dying, tmp_path, 3), range(12), Pool(1, 1))
-    assert {place: item for place, (item, _) in found.items()} == {i: i for i in range(12)}
-    assert len({process for _, process in found.values()}) >= 2
+    found = run(cluster, lambda: functools.partial(dying, tmp_path, 1), range(6))
+    assert {place: item for place, (item, _) in found.items()} == {i: i for i in range(6)}
+    assert len({process for _, process in found.values()}) == 2, "another process took over"
 
 
 def test_an_item_that_kills_its_workers_is_tried_four_times_and_named(cluster, tmp_path):
@@ -166,23 +170,13 @@ def test_an_item_that_kills_its_workers_is_tried_four_times_and_named(cluster, t
     with pytest.raises(
         DataError, match=r"^test: the worker of thing <3> died each time \(ActorDiedError\)\. If its mem"
     ):
-        run(cluster, lambda: work, range(12), describe=lambda item: f"thing <{item}>")
+        run(cluster, lambda: work, range(6), describe=lambda item: f"thing <{item}>")
     assert len(list(tmp_path.iterdir())) == 4
 
 
 def test_workers_that_cannot_start_are_not_started_for_ever(cluster):
     with pytest.raises(DataError, match=r"^test: a worker died each time before its first item"):
-        run(cluster, lambda: os._exit(1), range(12), Pool(1, 1))
-
-
-def test_workers_speak_to_the_console_without_waiting(cluster, capsys):
-    with cluster.console() as say:
-        run(cluster, lambda: lambda item: say(f"item {item}"), range(3), Pool(1, 1))
-    assert [line for line in capsys.readouterr().out.splitlines() if line.startswith("item")] == [
-        "item 0",
-        "item 1",
-        "item 2",
-    ]
+        run(cluster, lambda: os._exit(1), range(2))
 
 
 def test_one_function_is_called_with_its_arguments_a_console_and_a_device(cluster, capsys):
@@ -192,8 +186,6 @@ def test_one_function_is_called_with_its_arguments_a_console_and_a_device(cluste
 
     assert cluster.call("test", function, first=1, second=2) == "1 2 cpu"
     assert capsys.readouterr().out == "1 threads\n"
-    with pytest.raises(DataError, match=r"^thing 2 cannot be made"):
-        cluster.call("test", lambda say, device: failing(2))
 
 
 def test_a_slow_worker_does_not_hold_up_the_others(cluster, tmp_path):
@@ -207,7 +199,7 @@ def test_a_slow_worker_does_not_hold_up_the_others(cluster, tmp_path):
             threading.Event().wait(0.02)
         return item
 
-    assert len(run(cluster, lambda: work, range(20))) == 20
+    assert len(run(cluster, lambda: work, range(20), TWO)) == 20
 
 
 def test_neither_time_nor_the_object_store_grows_with_the_items(cluster):
@@ -215,21 +207,18 @@ def test_neither_time_nor_the_object_store_grows_with_the_items(cluster):
         return cluster_memory - ray.available_resources().get("object_store_memory", 0)
 
     def seconds(count: int) -> float:
-        began = time.perf_counter()
         items = (np.full(30_000, i) for i in range(count))  # 240 kB each, made one by one: too large to go inline
-        results = cluster.map("test", lambda: lambda item: int(item[0]), items, TWO, unit="things", total=count)
+        results = cluster.map("test", lambda: lambda item: int(item[0]), items, ONE, unit="things", total=count)
+        began = 0.0
         for n, (place, result) in enumerate(results):
+            began = began or time.perf_counter()  # the actor has started
             assert place == result
             if n % 500 == 499:
-                assert used() < 16 * 240_000, "more than what two actors have, and some"
+                assert used() < 16 * 240_000, "more than what an actor has, and some"
         return time.perf_counter() - began
 
     cluster_memory = ray.cluster_resources()["object_store_memory"]
     few, many = seconds(750), seconds(3_000)
-    assert many < 4 * 1.7 * few, (few, many)
-
-
-def test_the_pool_gives_everything_back(cluster):
-    run(cluster, doubling, range(3))
+    assert many < 2 * 4 * few, "quadratic would be 16 times as long"
     wait_until(lambda: not living(), 30, "no actor is left")
     wait_until(lambda: ray.available_resources()["CPU"] == ray.cluster_resources()["CPU"], 30, "no CPU is taken")

@@ -89,7 +89,7 @@ def test_a_removal_that_is_cut_off_leaves_nothing_that_seems_complete(config, mo
     monkeypatch.setattr(storage, "remove", remove_side_files)
     with pytest.raises(StorageError, match="cut off"):
         opening.discard(copy)
-    assert len(removed) == 3 and shards.read_records(copy) == {}
+    assert len(removed) == 4 and shards.read_records(copy) == {}
     assert storage.exists(copy + ".json"), "the next job knows of it"
 
 
