@@ -14,8 +14,8 @@ from dcae15.config import EvaluationConfig
 from dcae15.data.stream import ImageStream
 from dcae15.errors import DataError
 from dcae15.evaluation.channel_effects import channel_effects, sparsity_summary
+from dcae15.evaluation.distances import FeatureStatistics, frechet_distance
 from dcae15.evaluation.features import FEATURES, FeatureNetwork
-from dcae15.evaluation.frechet import FeatureStatistics, frechet_distance
 from dcae15.evaluation.frequencies import BandShares
 from dcae15.evaluation.latents import LatentSums, channel_means
 from dcae15.evaluation.probe import fit_probe
