@@ -13,22 +13,3 @@ from dcae15.artifacts.kinds import (
     Statistics,
 )
 from dcae15.artifacts.manifests import MANIFEST, environment, finished, now, read_manifest, set_counts
-
-__all__ = [
-    "MANIFEST",
-    "Autoencoder",
-    "Denoiser",
-    "Evaluation",
-    "ImageSet",
-    "LatentSet",
-    "LatentSpec",
-    "Milestones",
-    "Shard",
-    "Split",
-    "Statistics",
-    "environment",
-    "finished",
-    "now",
-    "read_manifest",
-    "set_counts",
-]

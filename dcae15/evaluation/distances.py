@@ -72,7 +72,10 @@ def frechet_distance(a: FeatureStatistics, b: FeatureStatistics) -> float:
     Raises:
         DataError: a set has fewer than 2 images, is not finite, or the features have different dimensions.
     """
-    _check_same_dimensions(a, b)
+    if a.mean.shape != b.mean.shape:
+        raise DataError(
+            f"features have {len(a.mean)} and {len(b.mean)} dimensions; measure both with the same feature network"
+        )
     covariance_a, covariance_b = a.covariance(), b.covariance()
     overlap = np.linalg.svd(_root(covariance_a) @ _root(covariance_b), compute_uv=False).sum()
     gap = a.mean - b.mean
@@ -82,13 +85,6 @@ def frechet_distance(a: FeatureStatistics, b: FeatureStatistics) -> float:
 def _root(covariance_DD: np.ndarray) -> np.ndarray:
     values, vectors = np.linalg.eigh(covariance_DD)
     return (vectors * np.sqrt(values.clip(min=0.0))) @ vectors.T
-
-
-def _check_same_dimensions(a: FeatureStatistics, b: FeatureStatistics) -> None:
-    if a.mean.shape != b.mean.shape:
-        raise DataError(
-            f"features have {len(a.mean)} and {len(b.mean)} dimensions; measure both with the same feature network"
-        )
 
 
 def precision_recall(real_ND: np.ndarray, generated_MD: np.ndarray, *, neighbours: int = 3) -> tuple[float, float]:
