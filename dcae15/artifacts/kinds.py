@@ -18,20 +18,13 @@ from dcae15.errors import ArtifactError
 
 @dataclass(frozen=True)
 class Shard:
-    """One shard file.
+    """One shard file."""
 
-    Attributes:
-        path: relative to the artifact.
-        count: rows.
-        bytes: size of the file.
-        sha256: names the content.
-        xxh3: finds damage whenever the shard is read, because it costs so little; empty in sets that were written without it.
-    """
-
-    path: str
-    count: int
-    bytes: int
-    sha256: str
+    path: str  # relative to the artifact
+    count: int  # rows
+    bytes: int  # size of the file
+    sha256: str  # names the content
+    # finds damage whenever the shard is read, because it costs so little; empty in sets that were written without it
     xxh3: str = field(default="", repr=False)  # plans of latents, which are named by their repr, stay the same
 
 
@@ -54,17 +47,11 @@ class Split:
 
 @dataclass(frozen=True)
 class Statistics:
-    """Statistics of raw latents over all images and positions, per channel.
+    """Statistics of raw latents over all images and positions, per channel."""
 
-    Attributes:
-        count: latent positions that were measured (images times h times w).
-        mean: mean of each channel.
-        std: standard deviation of each channel.
-    """
-
-    count: int
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
+    count: int  # latent positions that were measured (images times h times w)
+    mean: tuple[float, ...]  # mean of each channel
+    std: tuple[float, ...]  # standard deviation of each channel
 
     @property
     def rms(self) -> tuple[float, ...]:
@@ -74,23 +61,14 @@ class Statistics:
 
 @dataclass(frozen=True)
 class LatentSpec:
-    """What a latent is.
+    """What a latent is."""
 
-    Attributes:
-        channels: C.
-        height: h, latent pixels.
-        width: w, latent pixels.
-        compression: f, image pixels per latent pixel.
-        prefix_choices: prefix lengths that the autoencoder was trained with; only C for a baseline.
-        autoencoder: fingerprint of the autoencoder.
-    """
-
-    channels: int
-    height: int
-    width: int
-    compression: int
-    prefix_choices: tuple[int, ...]
-    autoencoder: str
+    channels: int  # C
+    height: int  # h, latent pixels
+    width: int  # w, latent pixels
+    compression: int  # f, image pixels per latent pixel
+    prefix_choices: tuple[int, ...]  # prefix lengths that the autoencoder was trained with; only C for a baseline
+    autoencoder: str  # fingerprint of the autoencoder
 
 
 @dataclass(frozen=True)
@@ -140,116 +118,70 @@ _types = functools.cache(get_type_hints)
 
 @dataclass(frozen=True)
 class ImageSet(Artifact):
-    """Prepared images in shards.
+    """Prepared images in shards."""
 
-    Attributes:
-        class_names: names by label.
-        resolution: side of a square image, pixels; with crop ``random`` the side that training crops to.
-        encoding: ``raw`` (H x W x 3 uint8) or ``png``.
-        crop: ``center`` (images are squares) or ``random`` (whole images).
-        splits: ``train`` and ``val``.
-        rejected: quarantined images by reason; the list with ids is ``rejected.jsonl``.
-        source: where the images came from.
-    """
-
-    class_names: tuple[str, ...]
-    resolution: int
-    encoding: str
-    crop: str
-    splits: dict[str, Split]
-    rejected: dict[str, int]
-    source: str
+    class_names: tuple[str, ...]  # names by label
+    resolution: int  # side of a square image, pixels; with crop ``random`` the side that training crops to
+    encoding: str  # ``raw`` (H x W x 3 uint8) or ``png``
+    crop: str  # ``center`` (images are squares) or ``random`` (whole images)
+    splits: dict[str, Split]  # ``train`` and ``val``
+    rejected: dict[str, int]  # quarantined images by reason; the list with ids is ``rejected.jsonl``
+    source: str  # where the images came from
     KIND: ClassVar[str] = "images"
 
 
 @dataclass(frozen=True)
 class Autoencoder(Artifact):
-    """An autoencoder: ``weights.safetensors`` (moving average) and, if trained here, ``weights_raw.safetensors`` (last step).
+    """An autoencoder: ``weights.safetensors`` (moving average) and, if trained here, ``weights_raw.safetensors`` (last step)."""
 
-    Attributes:
-        spec: the graph, as `dcae15.models.spec.AutoencoderSpec.to_dict` gives it.
-        resolution: side of the training images, pixels; 0 for an imported one.
-        prefix_choices: prefix lengths that it was trained with; only C for a baseline, empty for an imported one.
-        mask_kind: ``prefix``, ``random`` or ``none``; ``unknown`` for an imported one.
-        images_seen: length of its training; 0 for an imported one.
-        images: fingerprint of the image set; empty for an imported one.
-        warnings: what was noticed while it trained.
-    """
-
-    spec: dict[str, Any]
-    resolution: int
+    spec: dict[str, Any]  # the graph, as `dcae15.models.spec.AutoencoderSpec.to_dict` gives it
+    resolution: int  # side of the training images, pixels; 0 for an imported one
+    # prefix lengths that it was trained with; only C for a baseline, empty for an imported one
     prefix_choices: tuple[int, ...]
-    mask_kind: str
-    images_seen: int
-    images: str
-    warnings: tuple[str, ...] = ()
+    mask_kind: str  # ``prefix``, ``random`` or ``none``; ``unknown`` for an imported one
+    images_seen: int  # length of its training; 0 for an imported one
+    images: str  # fingerprint of the image set; empty for an imported one
+    warnings: tuple[str, ...] = ()  # what was noticed while it trained
     KIND: ClassVar[str] = "autoencoder"
 
 
 @dataclass(frozen=True)
 class LatentSet(Artifact):
-    """Raw latents of an image set in shards, with the statistics that normalise them.
+    """Raw latents of an image set in shards, with the statistics that normalise them."""
 
-    Attributes:
-        spec: shape and origin of a latent.
-        dtype: stored type.
-        statistics: of the training split.
-        splits: ``train`` and ``val``.
-        class_names: names by label.
-        mirror: whether each training image is there twice, plain and mirrored.
-        images: fingerprint of the image set.
-        autoencoder_uri: where the autoencoder was when the latents were made.
-    """
-
-    spec: LatentSpec
-    dtype: str
-    statistics: Statistics
-    splits: dict[str, Split]
-    class_names: tuple[str, ...]
-    mirror: bool
-    images: str
-    autoencoder_uri: str
+    spec: LatentSpec  # shape and origin of a latent
+    dtype: str  # stored type
+    statistics: Statistics  # of the training split
+    splits: dict[str, Split]  # ``train`` and ``val``
+    class_names: tuple[str, ...]  # names by label
+    mirror: bool  # whether each training image is there twice, plain and mirrored
+    images: str  # fingerprint of the image set
+    autoencoder_uri: str  # where the autoencoder was when the latents were made
     KIND: ClassVar[str] = "latents"
 
 
 @dataclass(frozen=True)
 class Denoiser(Artifact):
-    """A trained denoiser: ``weights.safetensors`` (moving average) and ``weights_raw.safetensors`` (last step).
+    """A trained denoiser: ``weights.safetensors`` (moving average) and ``weights_raw.safetensors`` (last step)."""
 
-    Attributes:
-        spec: the graph, as `dcae15.models.spec.DiTSpec.to_dict` gives it.
-        latents: what it generates.
-        shift: subtracted from each raw channel before the denoiser sees it.
-        scale: then multiplied with it.
-        prefix_choices: prefix lengths that it was trained with.
-        class_names: names by label; the null class is the next label.
-        images_seen: length of its training.
-        latent_set: fingerprint of the latent set.
-        autoencoder_uri: where the autoencoder was when the latents were made.
-        warnings: what was noticed while it trained.
-    """
-
-    spec: dict[str, Any]
-    latents: LatentSpec
-    shift: tuple[float, ...]
-    scale: tuple[float, ...]
-    prefix_choices: tuple[int, ...]
-    class_names: tuple[str, ...]
-    images_seen: int
-    latent_set: str
-    autoencoder_uri: str
-    warnings: tuple[str, ...] = ()
+    spec: dict[str, Any]  # the graph, as `dcae15.models.spec.DiTSpec.to_dict` gives it
+    latents: LatentSpec  # what it generates
+    shift: tuple[float, ...]  # subtracted from each raw channel before the denoiser sees it
+    scale: tuple[float, ...]  # then multiplied with it
+    prefix_choices: tuple[int, ...]  # prefix lengths that it was trained with
+    class_names: tuple[str, ...]  # names by label; the null class is the next label
+    images_seen: int  # length of its training
+    latent_set: str  # fingerprint of the latent set
+    autoencoder_uri: str  # where the autoencoder was when the latents were made
+    warnings: tuple[str, ...] = ()  # what was noticed while it trained
     KIND: ClassVar[str] = "denoiser"
 
 
 @dataclass(frozen=True)
 class Milestones(Artifact):
-    """What a denoiser generated at the milestones of its training.
+    """What a denoiser generated at the milestones of its training."""
 
-    Attributes:
-        rows: one per milestone: ``images`` (seen), ``frechet_distance.generated`` and others.
-    """
-
+    # one per milestone: ``images`` (seen), ``frechet_distance.generated`` and others
     rows: tuple[dict[str, float], ...]
     KIND: ClassVar[str] = "milestones"
 
@@ -260,24 +192,16 @@ class Evaluation(Artifact):
 
     Arms are the autoencoders that were measured: ``structured``, ``baseline``, ``random``, or other names. What was not
     measured has no entry. `dcae15.evaluation.arms.ArmMeasures` says what the rows hold.
-
-    Attributes:
-        reconstruction: rows per prefix, by arm: the quality of what the first channels decode to.
-        structure: rows per prefix, by arm: what the first channels hold.
-        channels: rows per latent channel, by arm: mean, standard deviation, energies in low and high frequencies.
-        summary: numbers of the whole latent, by arm.
-        generation: numbers of the generated images; empty without any.
-        protocol: everything that makes the numbers comparable.
-        prefixes: prefix lengths of the rows and pictures, by arm; the last is all of its channels.
-        warnings: signs that a training went wrong, one sentence each.
     """
 
+    # rows per prefix, by arm: the quality of what the first channels decode to
     reconstruction: dict[str, list[dict[str, float]]]
-    structure: dict[str, list[dict[str, float]]]
+    structure: dict[str, list[dict[str, float]]]  # rows per prefix, by arm: what the first channels hold
+    # rows per latent channel, by arm: mean, standard deviation, energies in low and high frequencies
     channels: dict[str, list[dict[str, float]]]
-    summary: dict[str, dict[str, float]]
-    generation: dict[str, float]
-    protocol: dict[str, str]
-    prefixes: dict[str, list[int]]
-    warnings: list[str] = field(default_factory=list)
+    summary: dict[str, dict[str, float]]  # numbers of the whole latent, by arm
+    generation: dict[str, float]  # numbers of the generated images; empty without any
+    protocol: dict[str, str]  # everything that makes the numbers comparable
+    prefixes: dict[str, list[int]]  # prefix lengths of the rows and pictures, by arm; the last is all of its channels
+    warnings: list[str] = field(default_factory=list)  # signs that a training went wrong, one sentence each
     KIND: ClassVar[str] = "evaluation"

@@ -66,21 +66,13 @@ def now() -> str:
 
 @dataclass(frozen=True)
 class SetCounts:
-    """What a finished image or latent set holds.
+    """What a finished image or latent set holds."""
 
-    Attributes:
-        images: images (or latents) by split.
-        shards: shard files.
-        bytes: of all shards.
-        rejected: quarantined images by reason.
-        latent_rms: root mean square of each channel; empty for images.
-    """
-
-    images: dict[str, int]
-    shards: int
-    bytes: int
-    rejected: dict[str, int]
-    latent_rms: list[float]
+    images: dict[str, int]  # images (or latents) by split
+    shards: int  # shard files
+    bytes: int  # of all shards
+    rejected: dict[str, int]  # quarantined images by reason
+    latent_rms: list[float]  # root mean square of each channel; empty for images
 
 
 def set_counts(manifest: dict[str, Any]) -> SetCounts:

@@ -37,15 +37,10 @@ ADVICE = {
 
 @dataclass
 class LatentFindings:
-    """LatentFindings by kind: all counted, the first ones kept.
+    """LatentFindings by kind: all counted, the first ones kept."""
 
-    Attributes:
-        counts: number by kind.
-        examples: the first ones by kind, each with its shard and id.
-    """
-
-    counts: Counter[str] = field(default_factory=Counter)
-    examples: dict[str, list[str]] = field(default_factory=dict)
+    counts: Counter[str] = field(default_factory=Counter)  # number by kind
+    examples: dict[str, list[str]] = field(default_factory=dict)  # the first ones by kind, each with its shard and id
 
     def add(self, kind: str, text: str) -> None:
         """Add a finding; ``kind`` is one of `ADVICE`."""

@@ -27,25 +27,17 @@ _DIGEST = 16
 
 @dataclass
 class SourceFindings:
-    """What was found in some images.
+    """What was found in some images."""
 
-    Attributes:
-        bytes: of all files.
-        formats: files by format.
-        sides: usable images, and those left out, by the bucket of their shorter side, see `BUCKETS`.
-        bad: unusable images by reason.
-        left_out: images that are smaller than what is stored, if those are not wanted; only their headers are looked at.
-        examples: by reason, "id: detail" of the first bad images.
-        digests: 16 bytes of each image's content, in order; of a missing or empty file zeros.
-    """
-
-    bytes: int = 0
-    formats: Counter[str] = field(default_factory=Counter)
+    bytes: int = 0  # of all files
+    formats: Counter[str] = field(default_factory=Counter)  # files by format
+    # usable images, and those left out, by the bucket of their shorter side, see `BUCKETS`
     sides: Counter[int] = field(default_factory=Counter)
-    bad: Counter[str] = field(default_factory=Counter)
+    bad: Counter[str] = field(default_factory=Counter)  # unusable images by reason
+    # images that are smaller than what is stored, if those are not wanted; only their headers are looked at
     left_out: int = 0
-    examples: dict[str, list[str]] = field(default_factory=dict)
-    digests: bytes = b""
+    examples: dict[str, list[str]] = field(default_factory=dict)  # by reason, "id: detail" of the first bad images
+    digests: bytes = b""  # 16 bytes of each image's content, in order; of a missing or empty file zeros
 
     def add(self, other: SourceFindings) -> None:
         """Add what was found in other images, except their digests."""

@@ -31,19 +31,12 @@ _CLOSE_SECONDS = 5.0  # longer only where a read from storage hangs
 
 @dataclass(frozen=True)
 class Batch:
-    """One rank's part of a global batch.
+    """One rank's part of a global batch."""
 
-    Attributes:
-        start: position of the global batch in the stream: images seen before it.
-        inputs: uint8 images (b, H, W, 3), or raw float32 latents (b, C, h, w).
-        labels: int64 (b,).
-        wait: seconds that the consumer waited for it.
-    """
-
-    start: int
-    inputs: Tensor
-    labels: Tensor
-    wait: float = 0.0
+    start: int  # position of the global batch in the stream: images seen before it
+    inputs: Tensor  # uint8 images (b, H, W, 3), or raw float32 latents (b, C, h, w)
+    labels: Tensor  # int64 (b,)
+    wait: float = 0.0  # seconds that the consumer waited for it
 
 
 class Batches:

@@ -31,40 +31,25 @@ other kernels, and GPUs may convolve in TF32, which rounds like float16."""
 
 @dataclass(frozen=True)
 class ShardTask:
-    """What to check of one shard.
+    """What to check of one shard."""
 
-    Attributes:
-        split: its split.
-        shard: what the manifest says about it.
-        images: the shard of images that it was made from; None if these are not compared.
-        encode_again: how many of its latents to encode again.
-    """
-
-    split: str
-    shard: Shard
-    images: Shard | None = None
-    encode_again: int = 0
+    split: str  # its split
+    shard: Shard  # what the manifest says about it
+    images: Shard | None = None  # the shard of images that it was made from; None if these are not compared
+    encode_again: int = 0  # how many of its latents to encode again
 
 
 @dataclass
 class ShardResult:
-    """What came out.
+    """What came out."""
 
-    Attributes:
-        path: the shard.
-        findings: what is wrong with it.
-        id_digests: 16 bytes of each row's id, in order; empty where they could not be read.
-        statistics: of its latents, see `dcae15.data.latent_statistics`; empty where they could not be read.
-        encoded_again: how many latents were.
-        deviation: their largest difference, as a share of the latent's root mean square.
-    """
-
-    path: str
-    findings: LatentFindings = field(default_factory=LatentFindings)
-    id_digests: bytes = b""
+    path: str  # the shard
+    findings: LatentFindings = field(default_factory=LatentFindings)  # what is wrong with it
+    id_digests: bytes = b""  # 16 bytes of each row's id, in order; empty where they could not be read
+    # of its latents, see `dcae15.data.latent_statistics`; empty where they could not be read
     statistics: dict[str, Any] = field(default_factory=dict)
-    encoded_again: int = 0
-    deviation: float = 0.0
+    encoded_again: int = 0  # how many latents were
+    deviation: float = 0.0  # their largest difference, as a share of the latent's root mean square
 
 
 class ShardChecker:

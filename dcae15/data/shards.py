@@ -34,17 +34,12 @@ _SERIAL_VALUES = 32_768
 
 @dataclass
 class ShardRecord:
-    """The side file of a shard: the shard itself and what its stage wants to merge.
+    """The side file of a shard: the shard itself and what its stage wants to merge."""
 
-    Attributes:
-        shard: the shard file.
-        rejected: ``{"id", "reason", "detail"}`` of each quarantined item.
-        statistics: sums to merge, see `dcae15.data.latent_statistics`.
-    """
-
-    shard: Shard
+    shard: Shard  # the shard file
+    # ``{"id", "reason", "detail"}`` of each quarantined item
     rejected: list[dict[str, str]] = field(default_factory=list)
-    statistics: dict[str, Any] = field(default_factory=dict)
+    statistics: dict[str, Any] = field(default_factory=dict)  # sums to merge, see `dcae15.data.latent_statistics`
 
 
 def write_shard(root: str, path: str, table: pa.Table, **record: Any) -> ShardRecord:

@@ -35,25 +35,15 @@ _BATCH_SIZE = 64  # of the feature network, as everywhere
 
 @dataclass(frozen=True, eq=False)
 class Probes:
-    """The images that every arm is measured on, and the network that looks at them.
+    """The images that every arm is measured on, and the network that looks at them."""
 
-    Attributes:
-        images: validation images.
-        train: training images of the linear probe, if it is asked for.
-        num_classes: classes of the image set; 1 means unlabelled.
-        network: measures Fréchet distances and class accuracy.
-        reference: the network's features of ``images``.
-        mean_image: mean of ``images``, float64 (H, W, 3).
-        shown: uint8, the first few of ``images``.
-    """
-
-    images: ImageStream
-    train: ImageStream | None
-    num_classes: int
-    network: FeatureNetwork
-    reference: FeatureStatistics
-    mean_image: np.ndarray
-    shown: np.ndarray
+    images: ImageStream  # validation images
+    train: ImageStream | None  # training images of the linear probe, if it is asked for
+    num_classes: int  # classes of the image set; 1 means unlabelled
+    network: FeatureNetwork  # measures Fréchet distances and class accuracy
+    reference: FeatureStatistics  # the network's features of ``images``
+    mean_image: np.ndarray  # mean of ``images``, float64 (H, W, 3)
+    shown: np.ndarray  # uint8, the first few of ``images``
 
 
 def look_at(
@@ -85,25 +75,20 @@ class _FirstRows:
 
 @dataclass(frozen=True, eq=False)
 class ArmMeasures:
-    """What was measured of one autoencoder.
+    """What was measured of one autoencoder."""
 
-    Attributes:
-        reconstruction: rows per prefix: ``psnr`` (dB), ``ssim``, ``frechet_distance`` (never FID), ``class_accuracy`` where there
-            are classes, ``lpips`` where its weights are configured.
-        structure: rows per prefix: ``explained_share``, ``low_frequency_share``, ``high_frequency_share``, ``effective_rank``, and
-            ``probe_accuracy`` where there are classes.
-        channels: rows per channel: ``mean``, ``std``, ``latent_low``, ``latent_high``, ``image_low``, ``image_high``.
-        summary: ``channels``, ``effective_rank`` and the numbers of `dcae15.evaluation.channel_effects.sparsity_summary`.
-        reconstructions: uint8 (P, K, H, W, 3), of the first K images.
-        channel_means: uint8 (P, K, h, w), the mean over the first channels; None where h = w = 1.
-    """
-
+    # rows per prefix: ``psnr`` (dB), ``ssim``, ``frechet_distance`` (never FID), ``class_accuracy`` where there are
+    # classes, ``lpips`` where its weights are configured
     reconstruction: Rows
+    # rows per prefix: ``explained_share``, ``low_frequency_share``, ``high_frequency_share``, ``effective_rank``, and
+    # ``probe_accuracy`` where there are classes
     structure: Rows
+    # rows per channel: ``mean``, ``std``, ``latent_low``, ``latent_high``, ``image_low``, ``image_high``
     channels: Rows
+    # ``channels``, ``effective_rank`` and the numbers of `dcae15.evaluation.channel_effects.sparsity_summary`
     summary: dict[str, float]
-    reconstructions: np.ndarray
-    channel_means: np.ndarray | None
+    reconstructions: np.ndarray  # uint8 (P, K, H, W, 3), of the first K images
+    channel_means: np.ndarray | None  # uint8 (P, K, h, w), the mean over the first channels; None where h = w = 1
 
 
 def prefix_ladders(trained: Mapping[str, Sequence[int]], channels: Mapping[str, int]) -> dict[str, list[int]]:

@@ -15,17 +15,11 @@ CHUNK = 1_024  # rows of the distance matrix held at once; memory is as many tim
 
 @dataclass(frozen=True, eq=False)
 class FeatureStatistics:
-    """Count, mean and scatter of feature vectors, in float64.
+    """Count, mean and scatter of feature vectors, in float64."""
 
-    Attributes:
-        count: number of feature vectors.
-        mean: their mean, D.
-        scatter: sum of the outer products of their deviations from the mean, D D.
-    """
-
-    count: int
-    mean: np.ndarray
-    scatter: np.ndarray
+    count: int  # number of feature vectors
+    mean: np.ndarray  # their mean, D
+    scatter: np.ndarray  # sum of the outer products of their deviations from the mean, D D
 
     @classmethod
     def empty(cls, dimensions: int) -> FeatureStatistics:

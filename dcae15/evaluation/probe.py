@@ -30,19 +30,12 @@ _STRENGTHS = (1e-3, 1e-2, 1e-1, 1.0, 10.0)  # ridge per image, of features with 
 
 @dataclass(frozen=True, eq=False)
 class LinearProbe:
-    """A fitted probe: of the first c channels, for each c.
+    """A fitted probe: of the first c channels, for each c."""
 
-    Attributes:
-        mean: of the training images' features, P.
-        scale: what makes their variance 1, P.
-        weights: for each prefix, of its features and the classes.
-        bias: of the classes, K.
-    """
-
-    mean: Tensor
-    scale: Tensor
-    weights: tuple[Tensor, ...]
-    bias: Tensor
+    mean: Tensor  # of the training images' features, P
+    scale: Tensor  # what makes their variance 1, P
+    weights: tuple[Tensor, ...]  # for each prefix, of its features and the classes
+    bias: Tensor  # of the classes, K
 
     def right(self, latents_NChw: Tensor, labels_N: np.ndarray) -> list[int]:
         """Return, for each prefix, how many images it puts into their class; raise DataError when labels do not fit."""

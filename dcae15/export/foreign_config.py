@@ -18,18 +18,14 @@ from dcae15.models.spec import ACTS, BLOCKS, DOWNSAMPLES, NORMS, UPSAMPLES, Auto
 
 @dataclass(frozen=True)
 class _Dialect:
-    """How others write a graph. What a configuration does not give has the value that their reader assumes.
+    """How others write a graph. What a configuration does not give has the value that their reader assumes."""
 
-    Attributes:
-        numbers: our field -> their field.
-        names: our field -> their field, the assumed value, and their values with ours.
-        shortcuts: their field -> the assumed value, and their values with what they mean.
-        fixed: their field -> the assumed value, and the values that our graphs implement.
-    """
-
-    numbers: dict[str, str]
+    numbers: dict[str, str]  # our field -> their field
+    # our field -> their field, the assumed value, and their values with ours
     names: dict[str, tuple[str, Any, dict[Any, Any]]]
+    # their field -> the assumed value, and their values with what they mean
     shortcuts: dict[str, tuple[Any, dict[Any, bool]]]
+    # their field -> the assumed value, and the values that our graphs implement
     fixed: dict[str, tuple[Any, tuple[Any, ...]]]
 
     def read(self, config: Mapping[str, Any]) -> dict[str, Any]:

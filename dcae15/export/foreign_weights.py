@@ -30,20 +30,13 @@ _PIECE = 2**23
 
 @dataclass(frozen=True)
 class GivenAutoencoder:
-    """What a plan must know of an autoencoder that is given to it: an artifact, or foreign weights that are imported first.
+    """What a plan must know of an autoencoder that is given to it: an artifact, or foreign weights that are imported first."""
 
-    Attributes:
-        uri: where it is.
-        foreign: whether it must be imported.
-        spec: its graph.
-        digest: what names it: the fingerprint of an artifact, the SHA-256 of foreign weights.
-        facts: what else an import depends on: the graph as plain values, and what was published of the weights.
-    """
-
-    uri: str
-    foreign: bool
-    spec: AutoencoderSpec
-    digest: str
+    uri: str  # where it is
+    foreign: bool  # whether it must be imported
+    spec: AutoencoderSpec  # its graph
+    digest: str  # what names it: the fingerprint of an artifact, the SHA-256 of foreign weights
+    # what else an import depends on: the graph as plain values, and what was published of the weights
     facts: dict[str, Any] = field(default_factory=dict)
 
 

@@ -108,14 +108,11 @@ class Autoencoder(nn.Module):
     Pixels are RGB in [-1, 1]; the decoder's output is not clamped. Latents are raw: no scale, no shift. Keeping the
     first c channels and filling the others with zeros are the same function for every graph (arXiv 2508.00413, equation 1).
     1.1 and 1.5 have the same weights and differ in training only. Parameters are named as in diffusers' ``AutoencoderDC``.
-
-    Attributes:
-        prefix_choices: Prefix lengths that the weights were trained with; empty when that is not known.
-        fingerprint: What names the weights; empty for new ones.
     """
 
+    # Prefix lengths that the weights were trained with; empty when that is not known
     prefix_choices: tuple[int, ...] = ()
-    fingerprint: str = ""
+    fingerprint: str = ""  # What names the weights; empty for new ones
 
     def __init__(self, spec: AutoencoderSpec, generator: torch.Generator | None = None):
         super().__init__()

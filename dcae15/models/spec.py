@@ -30,42 +30,33 @@ class AutoencoderSpec:
     All lists are ordered from image to latent; lists and tuples are accepted. Of the lists of names, a single name counts
     for every stage.
 
-    Attributes:
-        latent_channels: C, channels of the latent.
-        encoder_widths: Channels of each encoder stage; n stages compress by 2**(n-1).
-        encoder_depths: Blocks of each encoder stage. Where the first is 0 its width is not used (the published configurations
-            have it): the first layer halves the image. Otherwise the first layer is a plain convolution.
-        decoder_widths: As encoder_widths.
-        decoder_depths: As encoder_depths.
-        encoder_blocks: Block of each encoder stage: ``ResBlock``; ``EViTGLU``, linear attention (arXiv 2205.14756); or
-            ``EViTS5GLU``, the same at a second scale of 5x5 pixels.
-        decoder_blocks: As encoder_blocks.
-        decoder_norms: Norm in the ResBlocks of each decoder stage: ``rms_norm``, or ``batch_norm`` as in 1.0. The encoder has
-            ``rms_norm``, and so has attention.
-        decoder_acts: Activation in the ResBlocks of each decoder stage: ``silu``, or ``relu`` as in 1.0. The encoder has
-            ``silu``, and so has attention.
-        latent_shortcuts: Add the mean over channel groups to the encoder's last convolution, and each latent channel
-            repeated to the decoder's first: in 1.0 and Sana, not in 1.1 and 1.5.
-        out_act: Activation before the decoder's last layer.
-        downsample: ``pixel_unshuffle``, or ``conv``, a strided convolution (Sana).
-        upsample: ``pixel_shuffle``, or ``interpolate``, nearest neighbours and a convolution (Sana).
-
     Raises:
         ConfigError: A field is out of range or contradicts another; the message names it.
     """
 
-    latent_channels: int
-    encoder_widths: tuple[int, ...]
+    latent_channels: int  # C, channels of the latent
+    encoder_widths: tuple[int, ...]  # Channels of each encoder stage; n stages compress by 2**(n-1)
+    # Blocks of each encoder stage. Where the first is 0 its width is not used (the published configurations have it):
+    # the first layer halves the image. Otherwise the first layer is a plain convolution
     encoder_depths: tuple[int, ...]
-    decoder_widths: tuple[int, ...]
-    decoder_depths: tuple[int, ...]
+    decoder_widths: tuple[int, ...]  # As encoder_widths
+    decoder_depths: tuple[int, ...]  # As encoder_depths
+    # Block of each encoder stage: ``ResBlock``; ``EViTGLU``, linear attention (arXiv 2205.14756); or ``EViTS5GLU``, the
+    # same at a second scale of 5x5 pixels
     encoder_blocks: tuple[str, ...] = ("ResBlock",)
-    decoder_blocks: tuple[str, ...] = ("ResBlock",)
+    decoder_blocks: tuple[str, ...] = ("ResBlock",)  # As encoder_blocks
+    # Norm in the ResBlocks of each decoder stage: ``rms_norm``, or ``batch_norm`` as in 1.0. The encoder has
+    # ``rms_norm``, and so has attention
     decoder_norms: tuple[str, ...] = ("rms_norm",)
+    # Activation in the ResBlocks of each decoder stage: ``silu``, or ``relu`` as in 1.0. The encoder has ``silu``, and
+    # so has attention
     decoder_acts: tuple[str, ...] = ("silu",)
+    # Add the mean over channel groups to the encoder's last convolution, and each latent channel repeated to the
+    # decoder's first: in 1.0 and Sana, not in 1.1 and 1.5
     latent_shortcuts: bool = False
-    out_act: str = "silu"
-    downsample: str = "pixel_unshuffle"
+    out_act: str = "silu"  # Activation before the decoder's last layer
+    downsample: str = "pixel_unshuffle"  # ``pixel_unshuffle``, or ``conv``, a strided convolution (Sana)
+    # ``pixel_shuffle``, or ``interpolate``, nearest neighbours and a convolution (Sana)
     upsample: str = "pixel_shuffle"
 
     def __post_init__(self) -> None:
@@ -156,28 +147,18 @@ class AutoencoderSpec:
 class DiTSpec:
     """The shape of a DiT.
 
-    Attributes:
-        latent_channels: C, channels of the latents.
-        latent_size: Side of the square latents, in latent pixels.
-        num_classes: Classes; label ``num_classes`` is the null class of classifier-free guidance.
-        depth: Transformer blocks.
-        width: Channels of a token; divisible by 4 and by ``heads``.
-        heads: Attention heads.
-        patch_size: Side of a patch, in latent pixels; DC-AE latents are meant for 1.
-        mlp_ratio: Width of the MLP over ``width``.
-
     Raises:
         ConfigError: A field is out of range or contradicts another; the message names it.
     """
 
-    latent_channels: int
-    latent_size: int
-    num_classes: int
-    depth: int
-    width: int
-    heads: int
-    patch_size: int = 1
-    mlp_ratio: float = 4.0
+    latent_channels: int  # C, channels of the latents
+    latent_size: int  # Side of the square latents, in latent pixels
+    num_classes: int  # Classes; label ``num_classes`` is the null class of classifier-free guidance
+    depth: int  # Transformer blocks
+    width: int  # Channels of a token; divisible by 4 and by ``heads``
+    heads: int  # Attention heads
+    patch_size: int = 1  # Side of a patch, in latent pixels; DC-AE latents are meant for 1
+    mlp_ratio: float = 4.0  # Width of the MLP over ``width``
 
     def __post_init__(self) -> None:
         for name in ("latent_channels", "latent_size", "num_classes", "depth", "width", "heads", "patch_size"):

@@ -20,16 +20,11 @@ _TEMPORARY = re.compile(r"(?:^|/)\.tmp-[0-9a-f]{32}(?:/|$)")
 
 @dataclass(frozen=True, slots=True)
 class FileInfo:
-    """One file below a folder.
+    """One file below a folder."""
 
-    Attributes:
-        path: relative to that folder.
-        size: its bytes.
-        version: changes when the file is written anew: time of the last change, or what the object store gives; may be empty.
-    """
-
-    path: str
-    size: int
+    path: str  # relative to that folder
+    size: int  # its bytes
+    # changes when the file is written anew: time of the last change, or what the object store gives; may be empty
     version: str = field(default="", compare=False)
 
 

@@ -25,17 +25,11 @@ _MUTE_SECONDS = 60.0
 
 @dataclass(frozen=True)
 class TrackerSpec:
-    """A run that another process can open; an empty ``run_id`` means that nothing is tracked.
+    """A run that another process can open; an empty ``run_id`` means that nothing is tracked."""
 
-    Attributes:
-        uri: tracking server or database; may hold a password, therefore not shown.
-        experiment_id: MLflow's id of the experiment.
-        run_id: MLflow's id of the run.
-    """
-
-    uri: str = field(default="", repr=False)
-    experiment_id: str = ""
-    run_id: str = ""
+    uri: str = field(default="", repr=False)  # tracking server or database; may hold a password, therefore not shown
+    experiment_id: str = ""  # MLflow's id of the experiment
+    run_id: str = ""  # MLflow's id of the run
 
 
 class Tracker:

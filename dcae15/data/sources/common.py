@@ -42,88 +42,52 @@ _HOLD_OUT_FROM = 5  # a class gives a validation image as soon as it has this ma
 
 @dataclass(frozen=True)
 class Selection:
-    """Which images of a source are taken.
+    """Which images of a source are taken."""
 
-    Attributes:
-        val_fraction: share of every class that is held out where the source has no validation images, in [0, 1).
-        limit: most images per split, spread evenly over the classes; 0 means all.
-        classes: names of the classes to take; none means all.
-        seed: seed of the held-out share.
-    """
-
+    # share of every class that is held out where the source has no validation images, in [0, 1)
     val_fraction: float = 0.0
-    limit: int = 0
-    classes: tuple[str, ...] = ()
-    seed: int = 0
+    limit: int = 0  # most images per split, spread evenly over the classes; 0 means all
+    classes: tuple[str, ...] = ()  # names of the classes to take; none means all
+    seed: int = 0  # seed of the held-out share
 
 
 @dataclass(frozen=True)
 class Container:
-    """A file that holds many images, or a part of one (a tar in a tar): the unit of indexing.
+    """A file that holds many images, or a part of one (a tar in a tar): the unit of indexing."""
 
-    Attributes:
-        kind: kind of the source.
-        name: what messages call it.
-        stem: a short name, unique in the source.
-        uri: the file.
-        offset: where the container begins in it.
-        size: its bytes.
-        split: ``train``, ``val``, or empty where nobody says.
-        state: of the file, see `state_of`.
-    """
-
-    kind: str
-    name: str
-    stem: str
-    uri: str
-    offset: int
-    size: int
-    split: str
-    state: int = 0
+    kind: str  # kind of the source
+    name: str  # what messages call it
+    stem: str  # a short name, unique in the source
+    uri: str  # the file
+    offset: int  # where the container begins in it
+    size: int  # its bytes
+    split: str  # ``train``, ``val``, or empty where nobody says
+    state: int = 0  # of the file, see `state_of`
 
 
 @dataclass(frozen=True)
 class Listing:
-    """What lies at a source, before anything is opened.
+    """What lies at a source, before anything is opened."""
 
-    Attributes:
-        uri: the folder or file.
-        kind: one of `dcae15.data.sources.KINDS`.
-        files: all files of the folder; one without a path for a file.
-        containers: what has to be indexed; empty for kinds whose images are files.
-        ignored: files that are not taken.
-        notes: what else the user should read.
-    """
-
-    uri: str
-    kind: str
-    files: tuple[FileInfo, ...]
-    containers: tuple[Container, ...] = ()
-    ignored: int = 0
-    notes: tuple[str, ...] = ()
+    uri: str  # the folder or file
+    kind: str  # one of `dcae15.data.sources.KINDS`
+    files: tuple[FileInfo, ...]  # all files of the folder; one without a path for a file
+    containers: tuple[Container, ...] = ()  # what has to be indexed; empty for kinds whose images are files
+    ignored: int = 0  # files that are not taken
+    notes: tuple[str, ...] = ()  # what else the user should read
 
 
 @dataclass(frozen=True)
 class Source:
-    """The images of a source: both splits, sorted by id.
+    """The images of a source: both splits, sorted by id."""
 
-    Attributes:
-        uri: the folder or file.
-        kind: one of `dcae15.data.sources.KINDS`.
-        class_names: the index of a name is its label.
-        train: training images, see `SCHEMA`.
-        val: validation images; none where the source has none and none could be held out.
-        ignored: files, or members of tars, that are not taken: hidden, of other suffixes, or outside of the layout.
-        notes: what else the user should read.
-    """
-
-    uri: str
-    kind: str
-    class_names: tuple[str, ...]
-    train: pa.Table
-    val: pa.Table
-    ignored: int
-    notes: tuple[str, ...] = ()
+    uri: str  # the folder or file
+    kind: str  # one of `dcae15.data.sources.KINDS`
+    class_names: tuple[str, ...]  # the index of a name is its label
+    train: pa.Table  # training images, see `SCHEMA`
+    val: pa.Table  # validation images; none where the source has none and none could be held out
+    ignored: int  # files, or members of tars, that are not taken: hidden, of other suffixes, or outside of the layout
+    notes: tuple[str, ...] = ()  # what else the user should read
 
     @property
     def count(self) -> int:

@@ -137,19 +137,12 @@ def assemble(listing: Listing, tables: Sequence[pa.Table], selection: Selection)
 
 @dataclass(frozen=True)
 class DevelopmentKit:
-    """What the development kit says.
+    """What the development kit says."""
 
-    Attributes:
-        place: where it is, for messages.
-        wnids: the WordNet id of each ILSVRC2012_ID.
-        truth: the ILSVRC2012_ID of each validation image.
-        counts: training images of each WordNet id; empty if it does not say.
-    """
-
-    place: str
-    wnids: dict[int, str]
-    truth: list[int]
-    counts: dict[str, int]
+    place: str  # where it is, for messages
+    wnids: dict[int, str]  # the WordNet id of each ILSVRC2012_ID
+    truth: list[int]  # the ILSVRC2012_ID of each validation image
+    counts: dict[str, int]  # training images of each WordNet id; empty if it does not say
 
 
 def _compared(kit: DevelopmentKit, counts: Mapping[str, int]) -> tuple[str, ...]:
