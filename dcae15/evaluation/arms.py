@@ -22,8 +22,8 @@ from dcae15.evaluation.probe import fit_probe
 from dcae15.evaluation.reconstruction import (
     LatentCodec,
     PerceptualDistance,
-    decode_latents,
-    encode_images,
+    decode_batch,
+    encode_batch,
     lpips,
     psnr,
     ssim,
@@ -123,7 +123,7 @@ def measure_arm(
 
     def encoded(images: ImageStream) -> Iterator[tuple[np.ndarray, np.ndarray, Tensor]]:
         for batch, labels in images.batches(size):
-            yield batch, labels, encode_images(autoencoder, batch, device)
+            yield batch, labels, encode_batch(autoencoder, batch, device)
 
     probe = None
     if probes.train is not None and probes.num_classes > 1 and len(probes.train) > 1:
@@ -175,7 +175,7 @@ class _Prefix:
         self.right, self.first = 0, _FirstRows(shown)
 
     def update(self, autoencoder: LatentCodec, images: np.ndarray, labels: np.ndarray, latents: Tensor) -> None:
-        decoded = decode_latents(autoencoder, latents[:, : self.prefix], self.device)
+        decoded = decode_batch(autoencoder, latents[:, : self.prefix], self.device)
         if decoded.shape != images.shape:
             raise DataError(f"images of shape {images.shape[1:]} come back with shape {decoded.shape[1:]}")
         self.sums["psnr"] += float(psnr(images, decoded).sum())
