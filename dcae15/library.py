@@ -24,8 +24,7 @@ from dcae15.models.autoencoder import Autoencoder
 from dcae15.models.dit import DiT
 from dcae15.models.spec import AutoencoderSpec, DiTSpec
 from dcae15.sampling.guidance import guided_velocity
-from dcae15.sampling.noise import initial_noise
-from dcae15.sampling.solvers import integrate
+from dcae15.sampling.solvers import initial_noise, integrate
 
 
 def load_autoencoder(

@@ -8,7 +8,7 @@ from safetensors.torch import save as to_safetensors
 from dcae15 import artifacts, storage
 from dcae15.config import LatentsConfig
 from dcae15.data import shards
-from dcae15.models.autoencoder import AutoencoderSpec
+from dcae15.models.spec import AutoencoderSpec
 from dcae15.stages.latent_caching import EncodeWriter, commit, latent_spec, plan_latents
 from tests.families import randomised
 

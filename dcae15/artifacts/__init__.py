@@ -25,32 +25,3 @@ from dcae15.artifacts.kinds import (
     Statistics,
 )
 from dcae15.artifacts.manifests import MANIFEST, environment, finished, now, read_manifest, set_counts
-
-__all__ = [
-    "CHECKPOINTS",
-    "HISTORY",
-    "LATENT_BYTES",
-    "MANIFEST",
-    "PICTURES",
-    "RAW_WEIGHTS",
-    "WEIGHTS",
-    "Artifact",
-    "Autoencoder",
-    "Denoiser",
-    "Evaluation",
-    "ImageSet",
-    "LatentSet",
-    "LatentSpec",
-    "Milestones",
-    "Shard",
-    "Split",
-    "Statistics",
-    "environment",
-    "finished",
-    "now",
-    "read_history",
-    "read_manifest",
-    "read_pictures",
-    "set_counts",
-    "snapshot_uri",
-]

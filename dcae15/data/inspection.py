@@ -92,22 +92,8 @@ def _bucket(side: int) -> int:
     return sum(side >= edge for edge in BUCKETS)
 
 
-@dataclass(frozen=True)
-class Duplicates:
-    """Images of the same content."""
-
-    count: int  # images that equal an earlier one, in the order of training, then validation images
-    across: int  # validation images that equal a training image
-    pairs: tuple[tuple[str, str], ...]  # ids of the first such images, each after the first image that it equals
-
-
-def duplicates(source: Source, digests: NDArray[np.uint8]) -> Duplicates:
-    """Find images of the same content.
-
-    Args:
-        source: the source.
-        digests: (N, 16), of its training and validation images, in order; zeros where there is no content.
-    """
+def _duplicates(source: Source, digests: NDArray[np.uint8]) -> tuple[int, int, list[tuple[str, str]]]:
+    """Return how many images equal an earlier one, how many of these validate what is trained on, and ids of the first pairs."""
     keys = np.ascontiguousarray(digests).view(f"V{_DIGEST}").ravel()
     _, first, inverse = np.unique(keys, return_index=True, return_inverse=True)
     original = first[inverse.ravel()]
@@ -119,12 +105,12 @@ def duplicates(source: Source, digests: NDArray[np.uint8]) -> Duplicates:
         table, place = (source.train, row) if row < trained else (source.val, row - trained)
         return table.column("id")[place].as_py()
 
-    pairs = tuple((name(int(original[row])), name(int(row))) for row in repeated[:PAIRS])
-    return Duplicates(len(repeated), across, pairs)
+    return len(repeated), across, [(name(int(original[row])), name(int(row))) for row in repeated[:PAIRS]]
 
 
-def report(source: Source, found: SourceFindings, same: Duplicates) -> str:
-    """Return what was found as text."""
+def report(source: Source, found: SourceFindings, digests: NDArray[np.uint8]) -> str:
+    """Return what was found as text; ``digests`` (N, 16) are those of training, then validation images, zeros without content."""
+    count, across, pairs = _duplicates(source, digests)
     lines = []
     for split, table in (("train", source.train), ("val", source.val)):
         sizes = np.bincount(table.column("label").to_numpy(), minlength=len(source.class_names))
@@ -139,9 +125,9 @@ def report(source: Source, found: SourceFindings, same: Duplicates) -> str:
     if found.left_out:
         lines.append(f"left out because they are smaller than data.resolution: {found.left_out:,}")
     lines.append(
-        f"duplicates by content: {same.count:,}, of which {same.across:,} are validation images that are also trained on"
+        f"duplicates by content: {count:,}, of which {across:,} are validation images that are also trained on"
     )
-    lines += [f"  {copy} = {original}" for original, copy in same.pairs]
+    lines += [f"  {copy} = {original}" for original, copy in pairs]
     lines.append(f"bad images: {sum(found.bad.values()):,}" + (f" ({_counts(found.bad)})" if found.bad else ""))
     lines += [f"  {example}" for examples in found.examples.values() for example in examples]
     return "\n".join(lines)

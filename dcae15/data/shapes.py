@@ -137,27 +137,11 @@ def _arrow(x: Array, y: Array) -> Array:
     return np.minimum(head, _box(x, y - 0.5, 0.22, 0.45))
 
 
-def _bars(x: Array, y: Array) -> Array:
-    return _box(x, np.abs(np.abs(y) - 0.3) - 0.3, 0.75, 0.16)
-
-
-def _crescent(x: Array, y: Array) -> Array:
-    return np.maximum(_disc(x, y, 0.95), -_disc(x - 0.42, y, 0.72))
-
-
-def _cross(x: Array, y: Array) -> Array:
-    return np.minimum(_box(x, y, 0.95, 0.27), _box(x, y, 0.27, 0.95))
-
-
 def _heart(x: Array, y: Array) -> Array:
     """A square on its corner, with a half disc on each of its two upper sides."""
     side = np.abs(x)
     diamond = (side + np.abs(y - 0.15)) * np.float32(0.5**0.5) - 0.54
     return np.minimum(diamond, _disc(side - 0.382, y + 0.232, 0.54))
-
-
-def _ring(x: Array, y: Array) -> Array:
-    return np.abs(_disc(x, y, 0.72)) - 0.2
 
 
 def _star(x: Array, y: Array) -> Array:
@@ -183,13 +167,13 @@ def _zigzag(x: Array, y: Array) -> Array:
 
 _OUTLINES: dict[str, Callable[[Array, Array], Array]] = {
     "arrow": _arrow,
-    "bars": _bars,
-    "crescent": _crescent,
-    "cross": _cross,
-    "disc": functools.partial(_disc, radius=0.85),
+    "bars": lambda x, y: _box(x, np.abs(np.abs(y) - 0.3) - 0.3, 0.75, 0.16),
+    "crescent": lambda x, y: np.maximum(_disc(x, y, 0.95), -_disc(x - 0.42, y, 0.72)),
+    "cross": lambda x, y: np.minimum(_box(x, y, 0.95, 0.27), _box(x, y, 0.27, 0.95)),
+    "disc": lambda x, y: _disc(x, y, 0.85),
     "heart": _heart,
-    "ring": _ring,
-    "square": functools.partial(_box, half_width=0.75, half_height=0.75),
+    "ring": lambda x, y: np.abs(_disc(x, y, 0.72)) - 0.2,
+    "square": lambda x, y: _box(x, y, 0.75, 0.75),
     "star": _star,
     "triangle": _wedge,
     "wheel": _wheel,

@@ -14,16 +14,16 @@ from dcae15.config import EvaluationConfig
 from dcae15.data.stream import ImageStream
 from dcae15.errors import DataError
 from dcae15.evaluation.channel_effects import channel_effects, sparsity_summary
+from dcae15.evaluation.distances import FeatureStatistics, frechet_distance
 from dcae15.evaluation.features import FEATURES, FeatureNetwork
-from dcae15.evaluation.frechet import FeatureStatistics, frechet_distance
 from dcae15.evaluation.frequencies import BandShares
 from dcae15.evaluation.latents import LatentSums, channel_means
 from dcae15.evaluation.probe import fit_probe
 from dcae15.evaluation.reconstruction import (
     LatentCodec,
     PerceptualDistance,
-    decode_latents,
-    encode_images,
+    decode_batch,
+    encode_batch,
     lpips,
     psnr,
     ssim,
@@ -123,7 +123,7 @@ def measure_arm(
 
     def encoded(images: ImageStream) -> Iterator[tuple[np.ndarray, np.ndarray, Tensor]]:
         for batch, labels in images.batches(size):
-            yield batch, labels, encode_images(autoencoder, batch, device)
+            yield batch, labels, encode_batch(autoencoder, batch, device)
 
     probe = None
     if probes.train is not None and probes.num_classes > 1 and len(probes.train) > 1:
@@ -175,7 +175,7 @@ class _Prefix:
         self.right, self.first = 0, _FirstRows(shown)
 
     def update(self, autoencoder: LatentCodec, images: np.ndarray, labels: np.ndarray, latents: Tensor) -> None:
-        decoded = decode_latents(autoencoder, latents[:, : self.prefix], self.device)
+        decoded = decode_batch(autoencoder, latents[:, : self.prefix], self.device)
         if decoded.shape != images.shape:
             raise DataError(f"images of shape {images.shape[1:]} come back with shape {decoded.shape[1:]}")
         self.sums["psnr"] += float(psnr(images, decoded).sum())

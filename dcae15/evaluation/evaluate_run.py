@@ -19,8 +19,8 @@ from dcae15.data.loader import image_batches
 from dcae15.data.stream import ImageStream, load_images
 from dcae15.errors import ConfigError, DataError
 from dcae15.evaluation.arms import ArmMeasures, Probes, look_at, measure_arm, prefix_ladders
+from dcae15.evaluation.distances import FeatureStatistics, frechet_distance
 from dcae15.evaluation.features import BATCH_SIZE, FeatureNetwork, random_batches, train_features
-from dcae15.evaluation.frechet import FeatureStatistics, frechet_distance
 from dcae15.evaluation.generation import compare_with_real, require_size
 from dcae15.evaluation.reconstruction import PerceptualDistance
 from dcae15.evaluation.verdict import evaluation_warnings, headline_scalars

@@ -11,9 +11,8 @@ from dcae15 import artifacts
 from dcae15.config import SamplingConfig
 from dcae15.data.pixels import to_uint8
 from dcae15.errors import ConfigError
+from dcae15.evaluation.distances import FeatureStatistics, frechet_distance, precision_recall
 from dcae15.evaluation.features import FeatureNetwork
-from dcae15.evaluation.frechet import FeatureStatistics, frechet_distance
-from dcae15.evaluation.precision_recall import precision_recall
 from dcae15.library import LoadedDenoiser
 from dcae15.models.autoencoder import Autoencoder
 

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dcae15.evaluation.frechet import FeatureStatistics
+from dcae15.evaluation.distances import FeatureStatistics
 from dcae15.evaluation.frequencies import band_energies
 
 LOW_PASS_CYCLES_PER_PLACE = 1 / 4

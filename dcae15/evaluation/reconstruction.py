@@ -83,13 +83,13 @@ def ssim(a_NHWC: np.ndarray, b_NHWC: np.ndarray, device: torch.device | str = "c
 
 
 @torch.no_grad()
-def encode_images(autoencoder: LatentCodec, images_NHWC: np.ndarray, device: torch.device | str = "cpu") -> Tensor:
+def encode_batch(autoencoder: LatentCodec, images_NHWC: np.ndarray, device: torch.device | str = "cpu") -> Tensor:
     """Return the latents ``N C h w`` of a batch of uint8 images, on the CPU; the autoencoder is in evaluation mode."""
     return autoencoder.encode(to_pixels(images_NHWC, device)).cpu()
 
 
 @torch.no_grad()
-def decode_latents(autoencoder: LatentCodec, latents_Nchw: Tensor, device: torch.device | str = "cpu") -> np.ndarray:
+def decode_batch(autoencoder: LatentCodec, latents_Nchw: Tensor, device: torch.device | str = "cpu") -> np.ndarray:
     """Return the uint8 images ``N H W C`` of a batch of raw latents, of all channels or a prefix.
 
     Raises:

@@ -14,7 +14,7 @@ from safetensors.torch import save as to_safetensors
 from dcae15 import artifacts, storage
 from dcae15.errors import ConfigError, StorageError, WeightsError
 from dcae15.export.foreign_config import spec_from_config, spec_from_official
-from dcae15.export.layouts import build, detect_layout, from_official
+from dcae15.export.layouts import build_autoencoder, detect_layout, from_official
 from dcae15.models.autoencoder import Autoencoder
 from dcae15.models.presets import PRESETS, SCALING_FACTORS, published_name
 from dcae15.models.spec import AutoencoderSpec
@@ -120,7 +120,9 @@ def load_foreign_autoencoder(
     file = _weights_file(uri)
     weights = read_state_dict(file, ema)
     try:
-        return build(from_official(weights, spec) if detect_layout(weights) == "official" else weights, spec)
+        return build_autoencoder(
+            from_official(weights, spec) if detect_layout(weights) == "official" else weights, spec
+        )
     except WeightsError as error:
         mending = (
             "give the graph that they were trained with: autoencoder.preset=NAME or the fields of a custom graph"

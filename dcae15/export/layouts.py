@@ -107,7 +107,7 @@ def detect_layout(state_dict: Mapping[str, Tensor]) -> Layout:
     )
 
 
-def build(state_dict: Mapping[str, Tensor], spec: AutoencoderSpec) -> Autoencoder:
+def build_autoencoder(state_dict: Mapping[str, Tensor], spec: AutoencoderSpec) -> Autoencoder:
     """Return the autoencoder with these weights in our layout, on the CPU, float32, for evaluation; tensors are shared.
 
     The counters of batch norms may be missing: published files lack them, and inference does not read them.

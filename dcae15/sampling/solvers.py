@@ -1,15 +1,31 @@
-"""ODE solvers that carry noise (t = 0) to data (t = 1) along a velocity field."""
+"""Reproducible noise, and the ODE solvers that carry it (t = 0) to data (t = 1) along a velocity field."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import hashlib
+from collections.abc import Callable, Sequence
 
+import torch
 from torch import Tensor
 
 from dcae15.errors import ConfigError
 
 Velocity = Callable[[Tensor, float], Tensor]
 """A velocity field: ``velocity(x, t)`` has the shape of ``x``; t, 0 (noise) to 1 (data), is one for the whole batch."""
+
+
+def initial_noise(indices: Sequence[int], shape: tuple[int, ...], seed: int) -> Tensor:
+    """Return standard normal noise, float32 on the CPU, of shape ``(len(indices), *shape)``.
+
+    The noise of image i is a pure function of (seed, i, shape), whatever else is in the batch. To sample a prefix of
+    the channels, draw the full shape and slice: all prefixes then start from the same noise.
+    """
+    noise = torch.empty(len(indices), *shape)
+    for row, index in zip(noise, indices, strict=True):
+        key = hashlib.sha256(f"noise:{seed}:{index}".encode()).digest()
+        generator = torch.Generator().manual_seed(int.from_bytes(key[:8], "little") >> 1)
+        row.normal_(generator=generator)
+    return noise
 
 
 def integrate(velocity: Velocity, noise: Tensor, *, solver: str, steps: int) -> Tensor:

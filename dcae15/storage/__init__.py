@@ -21,31 +21,6 @@ from dcae15.storage.names import FileInfo, canonical, is_remote, join, resolve, 
 from dcae15.storage.ranges import open_range, read_range
 from dcae15.storage.remote import environment
 
-__all__ = [
-    "FileInfo",
-    "check_access",
-    "create_bytes",
-    "environment",
-    "exists",
-    "file_info",
-    "is_missing",
-    "is_remote",
-    "join",
-    "list_files",
-    "open_range",
-    "open_read",
-    "read_bytes",
-    "read_json",
-    "read_range",
-    "remove",
-    "remove_unfinished",
-    "resolve",
-    "sha256",
-    "write_bytes",
-    "write_json",
-    "xxh3",
-]
-
 CHECK_SECONDS = 10.0  # how long check_access retries: before any work, a typo is likelier than a hiccup
 
 

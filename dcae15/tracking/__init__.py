@@ -8,5 +8,3 @@ global state (an active run, a current experiment) is never used, because it get
 
 from dcae15.tracking.runs import finish_tree, start_pipeline_run, start_run, start_stage_run
 from dcae15.tracking.tracker import Status, Tracker, TrackerSpec
-
-__all__ = ["Status", "Tracker", "TrackerSpec", "finish_tree", "start_pipeline_run", "start_run", "start_stage_run"]

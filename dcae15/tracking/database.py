@@ -19,7 +19,7 @@ _log = logging.getLogger(__name__)
 _DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
 
 
-def connect(uri: str) -> MlflowClient:
+def open_client(uri: str) -> MlflowClient:
     """Return a client of a tracking server or database.
 
     MLflow is imported here: it takes seconds, and most processes that know a tracker never write to it. Its patience

@@ -55,7 +55,7 @@ def start_run(
     uri = database.choose_uri(config.tracking.uri, storage_root)
     try:
         database.prepare(uri)
-        client = database.connect(uri)
+        client = database.open_client(uri)
         experiment_id = _experiment(client, config.tracking.experiment, database.artifact_location(uri, storage_root))
         _mark_abandoned(client, experiment_id)
         run_id = _start(client, experiment_id, name, stage, digest, params)
@@ -87,7 +87,7 @@ def start_stage_run(
     if not parent.run_id:
         return TrackerSpec()
     try:
-        client = database.connect(parent.uri)
+        client = database.open_client(parent.uri)
         run_id = _start(client, parent.experiment_id, name or stage, stage, fingerprint, params, parent.run_id)
     except Exception as error:
         _log.warning("tracking failed; stage %s goes on untracked: %s", stage, _reason(error))
@@ -100,7 +100,7 @@ def finish_tree(spec: TrackerSpec, status: Status) -> None:
     if not spec.run_id:
         return
     try:
-        _end(database.connect(spec.uri), spec.experiment_id, spec.run_id, status)
+        _end(database.open_client(spec.uri), spec.experiment_id, spec.run_id, status)
     except Exception as error:
         _log.warning("tracking failed; a run is left as running: %s", _reason(error))
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from dcae15.redaction import redact
-from dcae15.tracking.database import connect
+from dcae15.tracking.database import open_client
 
 if TYPE_CHECKING:
     import numpy as np
@@ -100,7 +100,7 @@ class Tracker:
 
     def _connected(self) -> MlflowClient:
         if self._client is None:
-            client = connect(self._spec.uri)
+            client = open_client(self._spec.uri)
             data = client.get_run(self._spec.run_id).data
             self._metrics_before = set(data.metrics)
             self._last_steps = {key: int(step) for key, step in data.tags.items() if key.startswith(_PICTURE)}

@@ -19,8 +19,8 @@ from dcae15.data.stream import load_images
 from dcae15.errors import ArtifactError, WeightsError
 from dcae15.export.foreign_config import official_dotlist, spec_from_official
 from dcae15.export.foreign_weights import import_autoencoder
-from dcae15.export.layouts import build, from_official
-from dcae15.models.autoencoder import AutoencoderSpec
+from dcae15.export.layouts import build_autoencoder, from_official
+from dcae15.models.spec import AutoencoderSpec
 from dcae15.models.presets import GRAPH_FIELDS
 from dcae15.orchestration import export
 from dcae15.orchestration.plan import STAGES, plan
@@ -84,7 +84,7 @@ def test_official_weights_go_through_the_latent_cache_and_the_evaluation(image_s
     assert (latents.channels, latents.height, latents.prefix_choices) == (16, 4, ())
     config.latents.dtype = "float32"
     writer = EncodeWriter(str(tmp_path / "latents"), image_set, first.uri, latents, config.latents, "cpu")
-    reference = build(from_official(weights, spec), spec)
+    reference = build_autoencoder(from_official(weights, spec), spec)
     for shard_plan in plan_latents(images, config.latents):
         table = shards.read_shard(str(tmp_path / "latents"), writer.write(shard_plan).shard)
         stored = shards.decode_latents(table.column("latent"), (16, 4, 4), "float32")
@@ -182,5 +182,5 @@ def test_the_scripts_take_foreign_weights(tmp_path):
     assert theirs.config.scaling_factor == pytest.approx(1 / np.sqrt(np.mean(np.square(latent_set.statistics.rms))))
     image = torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(0)) * 2 - 1
     with torch.no_grad():
-        expected = build(from_official(weights, spec), spec).encode(image)
+        expected = build_autoencoder(from_official(weights, spec), spec).encode(image)
         torch.testing.assert_close(theirs.encode(image).latent, expected, rtol=1e-5, atol=1e-5)

@@ -7,7 +7,7 @@ import torch
 from safetensors import safe_open
 
 from dcae15.export.foreign_config import spec_from_official
-from dcae15.export.layouts import build, from_official
+from dcae15.export.layouts import build_autoencoder, from_official
 from dcae15.models.dit import DiT
 from dcae15.models.spec import DiTSpec
 
@@ -31,7 +31,7 @@ def assert_same(actual, expected):
 def test_autoencoder_gives_the_official_latents_and_images(name):
     config, weights, golden = read(name)
     spec = spec_from_official(config)
-    autoencoder = build(from_official(weights, spec), spec)
+    autoencoder = build_autoencoder(from_official(weights, spec), spec)
     with torch.no_grad():
         assert_same(autoencoder.encode(golden["x"]), golden["z"])
         assert_same(autoencoder.decode(golden["z"]), golden["y"])

@@ -52,7 +52,7 @@ def begin(root, *overrides):
 
 
 def client_of(spec):
-    return database.connect(spec.uri)
+    return database.open_client(spec.uri)
 
 
 def history(spec, name):
@@ -234,7 +234,7 @@ def test_a_fresh_database_is_filled_once_though_many_come_at_once(tmp_path):
     uri = f"sqlite:///{tmp_path}/new/mlflow.db"
     code = (
         f"from dcae15.tracking import database; database.prepare({uri!r}); "
-        f"print(database.connect({uri!r}).search_experiments()[0].name)"
+        f"print(database.open_client({uri!r}).search_experiments()[0].name)"
     )
     processes = [subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) for _ in range(2)]
     assert [process.communicate()[0].strip() for process in processes] == ["Default", "Default"]

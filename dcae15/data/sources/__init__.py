@@ -30,22 +30,6 @@ from dcae15.data.sources.imagenet_tars import Remember
 from dcae15.errors import ConfigError, DataError
 from dcae15.storage import FileInfo
 
-__all__ = [
-    "KINDS",
-    "SCHEMA",
-    "SUFFIXES",
-    "Container",
-    "Listing",
-    "Selection",
-    "Source",
-    "assemble",
-    "deal",
-    "find",
-    "index",
-    "rows",
-    "take",
-]
-
 _READERS: dict[str, Any] = {
     "folder": folder,
     "imagenet_tars": imagenet_tars,

@@ -11,8 +11,7 @@ import pytest
 from dcae15.config import DataConfig
 from dcae15.data import inspection, sources
 from dcae15.data.inspection import SourceFindings
-from dcae15.data.sources import Selection
-from dcae15.stages.images import PrepareWriter
+from dcae15.stages.image_preparing import PrepareWriter
 from dcae15.stages.shard_writing import ShardPlan
 from tests import layouts
 from tests.layouts import Picture, encoded
@@ -33,7 +32,7 @@ def source(tmp_path):
     for path, data in contents.items():
         layouts.write(tmp_path / path, data)
     (tmp_path / "train/b/9.jpg").symlink_to("5.jpg")
-    return sources.assemble(sources.find(str(tmp_path)), [], Selection())
+    return layouts.open_source(tmp_path)
 
 
 def looked(source, **data):
@@ -43,31 +42,29 @@ def looked(source, **data):
     total = SourceFindings()
     for part in found:
         total.add(part)
-    return total, inspection.duplicates(source, digests)
+    return total, digests
 
 
 def test_counts(source):
-    found, same = looked(source)
+    found, _ = looked(source)
     assert found.formats == {"PNG": 1, "JPEG": 5}
     assert found.sides == {0: 3, 1: 1, 2: 1}
     assert found.bad == {"empty": 3, "truncated": 1}
     assert found.examples["empty"][0].startswith("train/b/5.jpg: empty")
     assert found.left_out == 0
-    assert (same.count, same.across) == (2, 1), "empty files are no duplicates"
-    assert same.pairs == (("train/a/2.jpg", "train/a/3.jpg"), ("train/a/2.jpg", "val/a/7.jpg"))
 
 
 def test_the_report_names_everything(source):
-    found, same = looked(source, upscale=False, resolution=256)
-    text = inspection.report(source, found, same)
+    found, digests = looked(source, upscale=False, resolution=256)
+    text = inspection.report(source, found, digests)
     for line in (
         "train           7 images of 2 classes; least, median, most of a class: 3 / 3 / 4",
         f"bytes  {found.bytes:>10,}",
         "formats: 5 JPEG, 1 PNG",
         "below 256: 3, 256 to 511: 1, 512 to 1023: 1, 1024 and more: 0",
         "smaller than data.resolution: 3",
-        "2, of which 1 are validation images",
-        "  val/a/7.jpg = train/a/2.jpg",
+        "duplicates by content: 2, of which 1 are validation images",  # empty files are none
+        "  train/a/3.jpg = train/a/2.jpg\n  val/a/7.jpg = train/a/2.jpg",
         "bad images: 4 (3 empty, 1 truncated)",
         "  val/b/8.jpg: truncated",
     ):
@@ -101,7 +98,7 @@ def test_small_images_are_left_out_before_they_are_decoded_as_prepare_images_doe
     for name, data in contents.items():
         layouts.write(tmp_path / "source" / name, data)
     uri = str(tmp_path / "source")
-    source = sources.assemble(sources.find(uri), [], Selection())
+    source = layouts.open_source(uri)
     data = DataConfig(source=uri, resolution=256, upscale=False, crop=crop)
     found = inspection.inspect(source.train, source.kind, data)
     record = PrepareWriter(str(tmp_path / "out"), data).write(ShardPlan("0.parquet", 5, source.train))
@@ -120,8 +117,7 @@ def test_examples_are_few():
 def test_parquet_rows_are_read_in_the_order_of_the_file(tmp_path):
     items = [Picture("train", layouts.WNIDS[i % 3], f"{i}.JPEG", encoded(i)) for i in range(12)]
     layouts.write(tmp_path / "all.parquet", layouts.parquet_bytes(items, row_group=5))
-    listing = sources.find(str(tmp_path))
-    source = sources.assemble(listing, [sources.index(c) for c in listing.containers], Selection())
+    source = layouts.open_source(tmp_path)
     order = np.argsort(source.train["offset"].to_numpy())
     found = inspection.inspect(sources.take(source.train, order[2:]), "parquet", DataConfig())
     assert found.bytes == sum(len(item.data) for item in items[2:])

@@ -4,7 +4,7 @@ import torch
 
 from dcae15.errors import DataError
 from dcae15.evaluation.channel_effects import channel_effects, front_share, hoyer, sparsity_summary
-from dcae15.evaluation.reconstruction import encode_images
+from dcae15.evaluation.reconstruction import encode_batch
 from tests.unit.evaluation.codecs import CHANNELS, BlockCodec, cosine_basis, ordered, scenes, spread
 
 IMAGES = scenes()[0]
@@ -12,14 +12,14 @@ IMAGES = scenes()[0]
 
 def effects_of(codec, **options) -> torch.Tensor:
     """Return low and high energies, 2 C."""
-    latents = encode_images(codec, IMAGES)
+    latents = encode_batch(codec, IMAGES)
     rows = channel_effects(codec, latents, latents.mean(dim=(0, 2, 3)), **options)
     return torch.tensor([[row["image_low"], row["image_high"]] for row in rows]).T
 
 
 def test_an_orthonormal_transform_loses_the_variance_of_the_channel():
     codec = ordered()
-    latents = encode_images(codec, IMAGES)
+    latents = encode_batch(codec, IMAGES)
     low, high = effects_of(codec)
     variance = latents.var(dim=(0, 2, 3), correction=0) * 127.5**2 / CHANNELS  # a latent place stands for 48 values
     torch.testing.assert_close(low + high, variance.to(low), rtol=1e-3, atol=1e-4)
@@ -50,7 +50,7 @@ def test_a_channel_that_the_decoder_ignores_does_nothing():
         def decode(self, latents):
             return latents[:, :3]
 
-    latents = encode_images(Deaf(), IMAGES)
+    latents = encode_batch(Deaf(), IMAGES)
     rows = channel_effects(Deaf(), latents, latents.mean(dim=(0, 2, 3)))
     assert rows[3] == {"image_low": 0.0, "image_high": 0.0}
     assert rows[0]["image_low"] > 0
@@ -64,12 +64,12 @@ def test_what_cannot_be_seen_does_not_count():
         def decode(self, latents):
             return latents + 100.0
 
-    latents = encode_images(Loud(), IMAGES)
+    latents = encode_batch(Loud(), IMAGES)
     assert all(sum(row.values()) == pytest.approx(0) for row in channel_effects(Loud(), latents, torch.zeros(3)))
 
 
 def summary_of(codec) -> dict[str, float]:
-    latents = encode_images(codec, IMAGES)
+    latents = encode_batch(codec, IMAGES)
     return sparsity_summary(channel_effects(codec, latents, latents.mean(dim=(0, 2, 3))))
 
 

@@ -4,8 +4,8 @@ import torch
 
 from dcae15.errors import DataError, WeightsError
 from dcae15.evaluation import features as module
+from dcae15.evaluation.distances import FeatureStatistics, frechet_distance
 from dcae15.evaluation.features import FeatureNetwork, random_batches
-from dcae15.evaluation.frechet import FeatureStatistics, frechet_distance
 
 SIDE = 32
 

@@ -3,7 +3,7 @@ import pytest
 import scipy.linalg
 
 from dcae15.errors import DataError
-from dcae15.evaluation.frechet import FeatureStatistics, frechet_distance
+from dcae15.evaluation.distances import FeatureStatistics, frechet_distance
 
 
 def statistics_of(features: np.ndarray) -> FeatureStatistics:

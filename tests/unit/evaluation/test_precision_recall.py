@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 
 from dcae15.errors import DataError
-from dcae15.evaluation import precision_recall as module
-from dcae15.evaluation.precision_recall import precision_recall
+from dcae15.evaluation import distances
+from dcae15.evaluation.distances import precision_recall
 
 
 def by_hand(real, generated, k):
@@ -26,7 +26,7 @@ def by_hand(real, generated, k):
 @pytest.mark.parametrize("k", [1, 3, 5])
 @pytest.mark.parametrize("chunk", [7, 1000])
 def test_agrees_with_the_definition(k, chunk, monkeypatch):
-    monkeypatch.setattr(module, "CHUNK", chunk)
+    monkeypatch.setattr(distances, "CHUNK", chunk)
     rng = np.random.default_rng(k)
     real, generated = rng.normal(size=(40, 2)), rng.normal(1.0, 0.7, size=(30, 2))
     result = precision_recall(real, generated, neighbours=k)

@@ -5,7 +5,7 @@ from skimage.data import astronaut, coffee
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from dcae15.errors import DataError
-from dcae15.evaluation.reconstruction import MAX_PSNR_DB, decode_latents, encode_images, lpips, psnr, ssim
+from dcae15.evaluation.reconstruction import MAX_PSNR_DB, decode_batch, encode_batch, lpips, psnr, ssim
 
 
 class SplitPixels:
@@ -61,9 +61,9 @@ def test_one_level_of_error_is_48_db():
 
 def test_each_prefix_adds_detail_and_all_channels_are_lossless(photographs):
     codec = SplitPixels()
-    latents = encode_images(codec, photographs)
+    latents = encode_batch(codec, photographs)
     assert latents.shape == (3, 12, 48, 60)
-    decoded = [decode_latents(codec, latents[:, :prefix]) for prefix in (3, 6, 12)]
+    decoded = [decode_batch(codec, latents[:, :prefix]) for prefix in (3, 6, 12)]
     for measure, best in ((psnr, MAX_PSNR_DB), (ssim, 1)):
         first, second, whole = (measure(photographs, images).mean() for images in decoded)
         assert first < second < whole == pytest.approx(best)

@@ -6,7 +6,7 @@ from safetensors import safe_open
 
 from dcae15.errors import WeightsError
 from dcae15.export.foreign_config import spec_from_official
-from dcae15.export.layouts import build, detect_layout, from_official, to_official
+from dcae15.export.layouts import build_autoencoder, detect_layout, from_official, to_official
 from dcae15.models.autoencoder import Autoencoder
 from dcae15.models.spec import AutoencoderSpec
 from tests.families import FAMILIES, pixels, randomised
@@ -78,7 +78,7 @@ def test_published_files_lack_the_counters_of_batch_norms():
     source = randomised(spec)
     weights = {key: value for key, value in source.state_dict().items() if not key.endswith("num_batches_tracked")}
     assert len(weights) < len(source.state_dict())
-    model = build(weights, spec)
+    model = build_autoencoder(weights, spec)
     assert not model.training
     image = pixels(spec)
     with torch.no_grad():
@@ -118,7 +118,7 @@ def test_every_misfit_is_named_with_the_expected_shape(weights):
     weights["decoder.extra.weight"] = torch.zeros(2, 2)
     weights["decoder.conv_in.bias"] = torch.zeros(3)
     with pytest.raises(WeightsError) as error:
-        build(weights, SPEC)
+        build_autoencoder(weights, SPEC)
     for words in (
         "missing keys (1): encoder.conv_out.bias (4,)",
         "not expected keys (1): decoder.extra.weight (2, 2)",
@@ -130,4 +130,4 @@ def test_every_misfit_is_named_with_the_expected_shape(weights):
 def test_a_deeper_model_is_not_a_fit(weights):
     deeper = AutoencoderSpec.from_dict({**SPEC.to_dict(), "encoder_depths": [0, 1, 2, 1, 2]})
     with pytest.raises(WeightsError, match=r"encoder\.down_blocks\.4\.1\.conv1\.weight \(32, 32, 3, 3\)"):
-        build(weights, deeper)
+        build_autoencoder(weights, deeper)

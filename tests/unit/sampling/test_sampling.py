@@ -2,8 +2,7 @@ import pytest
 import torch
 
 from dcae15.sampling.guidance import guided_velocity
-from dcae15.sampling.noise import initial_noise
-from dcae15.sampling.solvers import integrate
+from dcae15.sampling.solvers import initial_noise, integrate
 
 SHAPE = (8, 4, 4)
 
