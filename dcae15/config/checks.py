@@ -194,12 +194,6 @@ def _diffusion(config: Config) -> Iterator[str]:
             f"diffusion.milestones ends with {milestones[-1]:,} images, beyond the training's diffusion.training.images "
             f"{training.images:,}; leave it out or train longer"
         )
-    rates = config.diffusion.learning_rates
-    if len(rates) > len(milestones):
-        yield (
-            f"diffusion.learning_rates has {len(rates)} values, one from each milestone on, but diffusion.milestones only "
-            f"{len(milestones)}; give fewer values or more milestones"
-        )
     yield from _training("diffusion.training", training)
 
 

@@ -143,12 +143,6 @@ class DiffusionConfig:
         unit="images",
         least=1,
     )
-    learning_rates: list[float] = option(
-        [],
-        "peak learning rates from the first, the second, ... of the milestones on, instead of diffusion.training.learning_rate; "
-        "population based training finds them. [] keeps the one",
-        above=0,
-    )
     training: TrainingConfig = section(
         TrainingConfig,
         "training of the denoiser",

@@ -12,7 +12,7 @@ Value = bool | int | float | str | list[Any]
 """A value of a configuration field, as YAML gives it."""
 
 SEARCHES = ("grid", "random", "tpe")
-SCHEDULERS = ("none", "asha", "pbt")
+SCHEDULERS = ("none", "asha")
 FIGURES = ("over_images", "over_channels", "over_field", "per_arm", "against")
 
 
@@ -89,8 +89,7 @@ class Sweep:
         search: ``grid`` (every combination), ``random`` or ``tpe`` (Optuna's tree-structured Parzen estimator).
         trials: how many to draw, for ``random`` and ``tpe``.
         skip_invalid: leave out combinations of a grid whose fields contradict each other, instead of refusing the sweep.
-        scheduler: ``none``, ``asha`` (stops the worse part of the trials at milestones) or ``pbt`` (at milestones the worst trials
-            continue from the best ones' weights with changed values).
+        scheduler: ``none``, or ``asha``, which stops the worse part of the trials at milestones.
         metric: what trials are compared by, such as ``frechet_distance.generated``.
         mode: ``min`` or ``max``.
         reduction: ASHA keeps one of so many trials at each milestone.

@@ -15,8 +15,6 @@ OURS = {
     "storage": "all trials share their artifacts there; give it on the command line",
 }
 """Fields that neither arms nor a space may change, and what to do instead."""
-RATE = "diffusion.training.learning_rate"
-"""What population based training changes at milestones."""
 
 
 def is_whole(path: str) -> bool:
@@ -30,7 +28,7 @@ def check_sweep(sweep: Sweep) -> None:
     Raises:
         ConfigError: names the file and every key that is wrong, and what to do.
     """
-    rules = (_words, _numbers, _seeds, _fields, _space, _search, _scheduler, _figures)
+    rules = (_words, _numbers, _seeds, _fields, _space, _search, _figures)
     problems = [f"{sweep.origin or sweep.name}: {problem}" for rule in rules for problem in rule(sweep)]
     if problems:
         raise ConfigError("\n".join(problems))
@@ -137,33 +135,17 @@ def _search(sweep: Sweep) -> Iterator[str]:
     elif all(sweep.space.values()) and not any(_range_problems(sweep)) and (count := points(sweep)) < sweep.trials:
         yield f"trials is {sweep.trials}, but the space has only {count:.0f} points; lower it, or give search: grid"
     if sweep.search == "tpe":
-        yield from _alone(sweep, "search is 'tpe', which learns from one trial for the next")
+        why = "search is 'tpe', which learns from one trial for the next"
+        if len(sweep.seeds) > 1:
+            yield f"{why}, but seeds has {len(sweep.seeds)}; give one"
+        if sweep.arms:
+            yield f"{why}, but there are arms ({', '.join(sweep.arms)}); move what they share to 'set' and search the rest"
 
 
 def _range_problems(sweep: Sweep) -> Iterator[str]:
     for path, values in sweep.space.items():
         if isinstance(values, Range):
             yield from _range(path, values)
-
-
-def _alone(sweep: Sweep, why: str) -> Iterator[str]:
-    if len(sweep.seeds) > 1:
-        yield f"{why}, but seeds has {len(sweep.seeds)}; give one"
-    if sweep.arms:
-        yield f"{why}, but there are arms ({', '.join(sweep.arms)}); move what they share to 'set' and search the rest"
-
-
-def _scheduler(sweep: Sweep) -> Iterator[str]:
-    if sweep.scheduler != "pbt":
-        return
-    if sweep.search != "random":
-        yield f"scheduler is 'pbt', which begins with a random population, but search is '{sweep.search}'; give search: random"
-    yield from _alone(
-        sweep, "scheduler is 'pbt', which hands weights from trial to trial, so that all need the same latents"
-    )
-    if set(sweep.space) != {RATE}:
-        others = ", ".join(path for path in sweep.space if path != RATE) or "nothing else"
-        yield f"scheduler is 'pbt', which changes {RATE} while trials run; space must hold it alone, not {others}"
 
 
 def _figures(sweep: Sweep) -> Iterator[str]:

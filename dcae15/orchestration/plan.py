@@ -220,9 +220,8 @@ class _Planner:
         training = settings.training
         prefix = prefix_fields(settings.prefix, latent_channels(self.config.autoencoder))
         fields = {**result_fields(settings), "prefix": prefix, "seed": self.config.seed}
-        for name in ("milestones", "learning_rates"):
-            if not fields[name]:
-                del fields[name]
+        if not settings.milestones:
+            del fields["milestones"]
         facts = {
             "length": f"{training.images:,} images in batches of {training.batch_size}",
             "prefixes": settings.prefix.kind,

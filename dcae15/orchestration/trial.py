@@ -102,8 +102,6 @@ class _Trial:
     def run(self, report: Callable[[Row], None]) -> dict[str, float]:
         self._write()
         tracker = tracking.open_tracker(self.tracker)
-        # A member of a population changes its values on its way.
-        tracker.tags({"trial": label(self.job.sweep, self.record)})
 
         def on_milestone(row: Row) -> None:
             self._write(curve=[*self.record.curve, row])

@@ -11,7 +11,6 @@ import math
 import os
 import posixpath
 import uuid
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -32,7 +31,6 @@ from dcae15.errors import ConfigError
 from dcae15.evaluation.milestones import Row
 from dcae15.orchestration.board import DONE, Board
 from dcae15.orchestration.cluster import Cluster, check_workers
-from dcae15.orchestration.population import STATES, TRIAL, Population, run_member
 from dcae15.orchestration.trial import Job, config_of, run_trial, trial_values
 from dcae15.redaction import redact
 from dcae15.trials import TrialRecord, read_record, waiting, write_record
@@ -45,7 +43,7 @@ ENVIRONMENT = {
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",  # a trial that failed has none
 }
 TRIAL_MEMORY_BYTES = 1 << 30
-RUNG = "rung"
+TRIAL, RUNG = "trial", "rung"
 """Time for schedulers: reduction^0 at the first milestone, reduction^1 at the second, so that each milestone is a rung."""
 
 
@@ -105,8 +103,6 @@ def run_trials(job: Job, config: Config, trials: Sequence[Trial], board: Board, 
         os.environ.setdefault(name, value)
     # Tune would hand the driver's credentials to its actors in a runtime environment, which dashboards show; nodes have their own.
     class_cache.ENV_VARS_TO_PROPAGATE -= {name for name in class_cache.ENV_VARS_TO_PROPAGATE if name.startswith("AWS_")}
-    # What Tune advises here would run a trial in the process of another one.
-    warnings.filterwarnings("ignore", "Consider boosting PBT")
     for name in ("ray.tune", "ray.air"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
     sweep, ended = job.sweep, [record for record in board.records.values() if record.status in DONE]
@@ -123,10 +119,10 @@ def run_trials(job: Job, config: Config, trials: Sequence[Trial], board: Board, 
             tune.with_resources(_trainable(job, known), {"cpu": 0, "memory": TRIAL_MEMORY_BYTES}),
             param_space=space,
             tune_config=tune.TuneConfig(
-                scheduler=_scheduler(sweep, list(board.records.values()), concurrent),
+                scheduler=_scheduler(sweep, list(board.records.values())),
                 search_alg=search,
                 num_samples=count,
-                max_concurrent_trials=None if sweep.scheduler == "pbt" else concurrent,
+                max_concurrent_trials=concurrent,
             ),
             run_config=tune.RunConfig(
                 name=uuid.uuid4().hex[:8],
@@ -138,14 +134,11 @@ def run_trials(job: Job, config: Config, trials: Sequence[Trial], board: Board, 
         ).fit()
     finally:
         storage.remove(kept)  # with what killed attempts left
-    storage.remove(storage.join(job.folder, STATES))
 
 
 def _trainable(job: Job, known: Mapping[str, Trial]) -> Callable[[dict[str, Any]], dict[str, float]]:
     def run(params: dict[str, Any]) -> dict[str, float]:
         trial, count = _trial_of(job.sweep, known, params), 0
-        if job.sweep.scheduler == "pbt":
-            return run_member(job, trial, params)
 
         def report(row: Row) -> None:
             nonlocal count
@@ -174,12 +167,10 @@ def _rung(sweep: Sweep, milestone: int) -> int:
     return sweep.reduction**milestone
 
 
-def _scheduler(sweep: Sweep, records: Sequence[TrialRecord], concurrent: int) -> TrialScheduler:
+def _scheduler(sweep: Sweep, records: Sequence[TrialRecord]) -> TrialScheduler:
     """Return the scheduler, which knows how the trials went that ended before."""
     if sweep.scheduler == "none":
         return FIFOScheduler()
-    if sweep.scheduler == "pbt":
-        return Population(sweep, records, concurrent)
     made = ASHAScheduler(
         time_attr=RUNG,
         metric=sweep.metric,

@@ -302,8 +302,7 @@ def train_diffusion(
             snapshot.commit()
 
     training, milestones = settings.training, tuple(milestones_of(settings))
-    rates = tuple(zip(milestones, settings.learning_rates, strict=False))
-    phase = Phase("training", training, 0, whole_batches(training), objective, batches, milestones, rates)
+    phase = Phase("training", training, 0, whole_batches(training), objective, batches, milestones)
     done = _run(make_network, [phase], config.seed, uri, runtime, tracker, on_milestone, until)
     if done is not None:
         trained, warnings = done

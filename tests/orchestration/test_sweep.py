@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shlex
 import shutil
 import subprocess
 import sys
@@ -16,10 +15,7 @@ from typing import Any
 import pytest
 
 from dcae15 import artifacts, storage
-from dcae15.command_line import parse
-from dcae15.config import make_trial, sweep_from_yaml
-from dcae15.orchestration.plan import plan
-from dcae15.trials import TrialRecord, label, read_records
+from dcae15.trials import TrialRecord, read_records
 from tests.scripts import REPOSITORY, Done, Workplace, wait_until, workplace
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(2400)]
@@ -65,15 +61,6 @@ concurrent: 1
 space: {{autoencoder.training.learning_rate: {{low: 1.0e-4, high: 1.0e-2, log: true}}}}
 metric: psnr.structured.all
 mode: max
-{SET}
-"""
-TURNS = f"""
-name: turns
-search: random
-trials: 4
-scheduler: pbt
-concurrent: 2
-space: {{{RATE}: [1.0e-3, 5.0e-3, 1.0e-5, 1.0e-4]}}
 {SET}
 """
 
@@ -285,50 +272,6 @@ def test_a_search_draws_its_trials_on_its_way(sweeps):
     again = sweeps.run("found", FOUND, "diffusion.enabled=false")
     assert again.code == 0 and f"rerun it: {best.command}" in again.out
     assert sweeps.place.ray_sessions() == sessions and sweeps.records("found") == records
-
-
-def test_a_population_goes_on_from_its_best_also_after_a_kill(sweeps, continued, tmp_path):
-    def measured() -> bool:
-        return sum(len(record.curve) for record in sweeps.records("turns")) >= 5
-
-    sweeps.kill_when("turns", TURNS, measured, "all have measured their first milestone, and one its second")
-    killed = {record.id: record for record in sweeps.records("turns")}
-    assert any(record.status == "running" for record in killed.values()), "the kill came too late"
-    done = sweeps.run("turns", TURNS)
-    assert done.code == 0, done.out[-3000:] + done.err[-3000:]
-    records = sweeps.records("turns")
-    assert [record.status for record in records] == ["finished"] * 4, [record.error for record in records]
-    planned = {make_trial(sweep_from_yaml(TURNS, ""), record.values).id for record in records}
-    assert planned != {record.id for record in records}, "a worse one went on from a better one, with another schedule"
-    for record in records:
-        before = killed[record.id]
-        if record.values == before.values:  # it went on as it was
-            assert record.curve[: len(before.curve)] == before.curve
-        assert [row["images"] for row in record.curve] == [160, 320, 480]
-        config = parse(shlex.split(record.command)[2:], "").config
-        made = {stage.name: stage.fingerprint for stage in plan(config)}
-        assert made == {name: stage["fingerprint"] for name, stage in record.stages.items()}, (
-            "the command makes it again"
-        )
-        history = [
-            json.loads(line)
-            for line in Path(record.stages["train_diffusion"]["uri"], "history.jsonl").read_text().splitlines()
-        ]
-        assert [row["images"] for row in history] == [160, 320, 480]
-    runs = {run.info.run_id: run for run in sweeps.tracked(tmp_path / "mlflow.db")}
-    for record in records:
-        run = runs[record.run_id]
-        assert run.data.tags["trial"] == label(sweep_from_yaml(TURNS, ""), record), "its schedule as it is at the end"
-        assert set(run.data.params) == {"arm", "seed", RATE}
-    assert "Traceback" not in done.out + done.err
-    assert sorted(path.name for path in sweeps.folder("turns").iterdir()) == [
-        "sweep.html",
-        "sweep.json",
-        "trials",
-        "trials.csv",
-    ]
-    left = [path for path in sweeps.storage.rglob("checkpoints") if (path.parent / "manifest.json").exists()]
-    assert left == []
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ FULL = TrialRecord(
     "mine",
     arm="ours, larger",
     seed=3,
-    values={"diffusion.learning_rates": [1e-3, 2.5e-4], "autoencoder.prefix.first": 4, "baseline": False},
+    values={"diffusion.prefix.choices": [4, 8], "autoencoder.prefix.first": 4, "baseline": False},
     status="failed",
     error="first line\nsecond: ß",
     seconds=12.5,

@@ -24,7 +24,7 @@ def record(name, status, *distances, **values):
 
 def decisions(sweep, records, *distances):
     """What the scheduler decides for a newcomer at each of its milestones."""
-    made, trial = _scheduler(sweep, records, 2), SimpleNamespace(trial_id="newcomer")
+    made, trial = _scheduler(sweep, records), SimpleNamespace(trial_id="newcomer")
     made.on_trial_add(None, trial)
     return [
         made.on_trial_result(None, trial, {DISTANCE: value, RUNG: _rung(sweep, i)}) for i, value in enumerate(distances)
@@ -58,7 +58,7 @@ def test_the_greatest_is_best_where_the_sweep_says_max():
 
 
 def test_a_sweep_without_a_scheduler_stops_nothing():
-    assert isinstance(_scheduler(replace(ASHA, scheduler="none"), ENDED, 2), FIFOScheduler)
+    assert isinstance(_scheduler(replace(ASHA, scheduler="none"), ENDED), FIFOScheduler)
     assert decisions(replace(ASHA, scheduler="none"), ENDED, 9.0, 9.0) == ["CONTINUE", "CONTINUE"]
 
 
