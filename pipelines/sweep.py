@@ -9,12 +9,12 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from dcae15.sweep_command import SweepCommand, run_sweep_script
+from dcae15.sweep.command import SweepCommand, run_sweep_script
 
 
 def run(command: SweepCommand) -> None:
     """Run the sweep, or print its plan."""
-    from dcae15.orchestration import sweep
+    from dcae15.sweep import run as sweep
 
     arguments = command.sweep, command.overrides, command.open
     if command.dry_run:

@@ -10,10 +10,19 @@ from dcae15.config.autoencoder import (
     PrefixConfig,
     TrainingConfig,
 )
-from dcae15.config.checks import PERCEPTUAL_SOURCES, check, phase_size_problems
+from dcae15.config.checks import PERCEPTUAL_SOURCES, check, nearest, phase_size_problems
 from dcae15.config.help import dump, fields_help
 from dcae15.config.identity import SCHEMA_VERSION, fingerprint, result_fields
-from dcae15.config.layers import Layer, build, from_overrides, from_yaml
+from dcae15.config.layers import (
+    Layer,
+    build,
+    field_of,
+    flatten,
+    from_overrides,
+    from_yaml,
+    is_list_of_sections,
+    overlaid,
+)
 from dcae15.config.phases import (
     images_of,
     mask_kind,
@@ -38,17 +47,6 @@ from dcae15.config.schema import (
     TrackingConfig,
 )
 from dcae15.config.sizes import latent_channels, spatial_compression
-from dcae15.config.sweep import Figure, Range, Sweep, Trial, Value
-from dcae15.config.sweep_checks import is_whole
-from dcae15.config.sweep_file import sweep_from_yaml
-from dcae15.config.sweep_trials import (
-    check_overrides,
-    check_trials,
-    make_trial,
-    trial_command,
-    trial_config,
-    trials_of,
-)
 
 __all__ = [
     "PERCEPTUAL_SOURCES",
@@ -60,36 +58,32 @@ __all__ = [
     "DenoiserConfig",
     "DiffusionConfig",
     "EvaluationConfig",
-    "Figure",
     "LatentsConfig",
     "Layer",
     "LossesConfig",
     "PerceptualConfig",
     "PhaseConfig",
     "PrefixConfig",
-    "Range",
     "SamplingConfig",
     "ScalingConfig",
     "ShapesConfig",
-    "Sweep",
     "TrackingConfig",
     "TrainingConfig",
-    "Trial",
-    "Value",
     "build",
     "check",
-    "check_overrides",
-    "check_trials",
     "dump",
+    "field_of",
     "fields_help",
     "fingerprint",
+    "flatten",
     "from_overrides",
     "from_yaml",
     "images_of",
-    "is_whole",
+    "is_list_of_sections",
     "latent_channels",
-    "make_trial",
     "mask_kind",
+    "nearest",
+    "overlaid",
     "phase_fields",
     "phase_size_problems",
     "phases_of",
@@ -97,11 +91,7 @@ __all__ = [
     "prefix_fields",
     "result_fields",
     "spatial_compression",
-    "sweep_from_yaml",
     "trained_prefixes",
-    "trial_command",
-    "trial_config",
-    "trials_of",
     "warnings_for",
     "whole_batches",
     "without_masks",

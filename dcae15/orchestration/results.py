@@ -46,10 +46,11 @@ def write_report(
     uri = report_uri(config, stages)
     folder = uri.rsplit("/", 1)[0]
     tracker = tracking.open_tracker(parent)
-    for name, png in pictures(data).items():
+    drawn = pictures(data)
+    for name, png in drawn.items():
         storage.write_bytes(storage.join(folder, f"{name}.png"), png)
         tracker.picture(name, np.asarray(Image.open(io.BytesIO(png)).convert("RGB")), step=0)
-    page = render(data)
+    page = render(data, drawn)
     storage.write_bytes(uri, page.encode())
     tracker.text(page, "report.html")
     return uri

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+from collections.abc import Mapping
 from pathlib import PurePosixPath
 from typing import Any
 from urllib.parse import quote
@@ -13,26 +14,26 @@ from markupsafe import Markup
 from PIL import Image
 
 from dcae15.report.data import ReportData
-from dcae15.report.figures import pictures
 from dcae15.report.headline import headline, references
-from dcae15.report.measures import MEASURES, RECONSTRUCTION, STRUCTURE, duration, number
+from dcae15.report.measures import MEASURES, RECONSTRUCTION, STRUCTURE, duration, measure_of, number
 from dcae15.report.plots import colour
-from dcae15.report.tables import by_prefix, measure_of, milestone_table, overview
+from dcae15.report.tables import by_prefix, milestone_table, overview
 
 LINKABLE = frozenset({"file", "s3", "gs", "gcs", "abfs", "abfss", "az", "hdfs", "http", "https"})
 LARGEST_PNG = 300_000  # bytes; larger pictures (photographs) are embedded as WebP, which keeps the page mailable
 WEBP_QUALITY = 88
 
 
-def render(data: ReportData) -> str:
+def render(data: ReportData, drawn: Mapping[str, bytes]) -> str:
     """Return the report as one HTML page: pictures and styles inlined, no scripts, nothing loaded from elsewhere.
 
     Sections without data are left out or say why; NaN is shown as 'not measured'. All text is escaped.
 
-    Raises:
-        DataError: Pictures of ``data`` do not fit each other.
+    Args:
+        data: what to show.
+        drawn: its pictures, see `dcae15.report.figures.pictures`.
     """
-    embedded = {name: data_uri(png) for name, png in pictures(data).items()}
+    embedded = {name: data_uri(png) for name, png in drawn.items()}
     return (
         page_environment()
         .get_template("report.html.j2")

@@ -9,8 +9,8 @@ from dcae15.config import build, from_overrides
 from dcae15.evaluation.measure import evaluate
 from dcae15.orchestration.plan import Stage
 from dcae15.orchestration.results import gather
-from dcae15.report.html import render
 from tests.unit.evaluation.test_measure import autoencoder, image_set
+from tests.unit.report.conftest import html_of
 
 
 def test_what_was_measured_on_the_way_is_shown(tmp_path: Path):
@@ -28,10 +28,10 @@ def test_what_was_measured_on_the_way_is_shown(tmp_path: Path):
         Stage("measure_milestones", "milestones", "f" * 16, str(tmp_path / "milestones"), {}),
         Stage("evaluate", "evaluation", "f" * 16, uri, {"images": images}),
     ]
-    page = render(gather(config, stages, {}))
+    page = html_of(gather(config, stages, {}))
     assert "<h2>Quality over training</h2>" in page
     assert '<td class="number">128,000</td><td class="number">2.50</td>' in page
-    assert "<h2>Quality over training</h2>" not in render(gather(config, stages[1:], {}))
+    assert "<h2>Quality over training</h2>" not in html_of(gather(config, stages[1:], {}))
 
 
 @pytest.mark.parametrize("generated", [True, False])
@@ -53,6 +53,6 @@ def test_a_report_shows_what_was_measured(tmp_path: Path, generated: bool):
     assert set(data.grids) == set(data.channel_means) == set(data.arm_summary) == set(arms)
     assert [warning for warning in data.warnings if warning.startswith("structure costs too much")]
     assert bool(data.samples) == bool(data.generation) == generated
-    page = render(data)
+    page = html_of(data)
     assert "Objects over the channels" in page
     assert ("<h2>Generation</h2>" in page) == generated

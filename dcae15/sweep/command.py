@@ -1,0 +1,151 @@
+"""The command line of ``pipelines/sweep.py``: which sweep, at which scale, with which fields changed."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import sys
+import textwrap
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from dcae15 import storage
+from dcae15.command_line import guarded
+from dcae15.config import nearest
+from dcae15.errors import ConfigError, StorageError
+from dcae15.redaction import redact
+from dcae15.sweep.file import Sweep
+from dcae15.sweep.reading import sweep_from_yaml
+
+FOLDERS = ("studies", "sweeps")
+"""Below the folder of configurations; both hold sweeps, and studies ask a question."""
+OWN = ("seeds", "trials", "concurrent", "cpus_per_trial", "gpus_per_trial")
+"""Keys of a sweep's file that the command line may set."""
+
+
+@dataclass(frozen=True)
+class SweepCommand:
+    """What the script was asked to do.
+
+    Attributes:
+        sweep: the sweep, at the chosen scale.
+        overrides: ``key=value`` words for all trials.
+        dry_run: only say what would be done.
+        open: opens another sweep at the same scale, by name or file.
+    """
+
+    sweep: Sweep
+    overrides: tuple[str, ...]
+    dry_run: bool
+    open: Callable[[str], Sweep]
+
+
+def run_sweep_script(run: Callable[[SweepCommand], None], description: str, folder: Path) -> int:
+    """Parse the command line, run the script, and return its exit code, as `dcae15.command_line.run_script` does.
+
+    Args:
+        run: does what the command says.
+        description: what the script does; its first lines of help.
+        folder: of configurations; see `FOLDERS`.
+    """
+    return guarded(lambda: run(parse(sys.argv[1:], description, folder)))
+
+
+def parse(argv: Sequence[str], description: str, folder: Path) -> SweepCommand:
+    """Read a command line.
+
+    Raises:
+        ConfigError: no or several sweeps are named, there is no such sweep, or its file cannot work.
+        SystemExit: after --help (0) or an unknown option (2).
+    """
+    options = _parser(description, folder).parse_intermixed_args(argv)
+    if bool(options.study) == bool(options.sweep):
+        raise ConfigError(f"name one sweep: --study NAME with {', '.join(_names(folder))}, or --sweep FILE")
+    own, overrides = _split(options.words)
+    opened = partial(open_sweep, folder=folder, scale=options.scale, own=own)
+    return SweepCommand(opened(options.study or options.sweep), tuple(overrides), options.dry_run, opened)
+
+
+def _split(words: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
+    """Return the sweep's own fields on the command line, and the words for all trials."""
+    own: dict[str, Any] = {}
+    for word in words:
+        name, _, text = word.partition("=")
+        if name in OWN:
+            try:
+                own[name] = json.loads(text)
+            except ValueError:
+                own[name] = text
+    return own, [word for word in words if word.partition("=")[0] not in OWN]
+
+
+def open_sweep(name: str, folder: Path, scale: str = "", own: Mapping[str, Any] | None = None) -> Sweep:
+    """Return the sweep of a name, or of a YAML file.
+
+    Args:
+        name: of a file below the folder, without ending; or path or URI of one.
+        folder: of configurations; see `FOLDERS`.
+        scale: name of the scale.
+        own: keys of `OWN` that take the place of the file's.
+
+    Raises:
+        ConfigError: there is none, or its file cannot work.
+    """
+    known = _names(folder)
+    uri = str(known.get(name, name))
+    if name not in known and not name.endswith((".yaml", ".yml")):
+        raise ConfigError(
+            f"there is no sweep '{name}'{nearest(name, known)}; there are {', '.join(known)}, or name a .yaml file"
+        )
+    return sweep_from_yaml(_read(uri), uri, scale, _read, own)
+
+
+def _read(uri: str) -> str:
+    try:
+        return storage.read_bytes(uri).decode()
+    except StorageError as error:
+        raise ConfigError(f"{redact(uri)} cannot be read: {error}") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{redact(uri)} is not a text file") from error
+
+
+def _names(folder: Path) -> dict[str, Path]:
+    here = Path.cwd()  # paths relative to it are the same for whoever reads a trial's command
+    folder = folder.relative_to(here) if folder.is_relative_to(here) else folder
+    return {path.stem: path for part in FOLDERS for path in sorted((folder / part).glob("*.yaml"))}
+
+
+def _parser(description: str, folder: Path) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="sweep.py",
+        usage="python pipelines/sweep.py (--study NAME | --sweep FILE) [--scale NAME] [--dry-run] [key=value ...]",
+        description=description.strip(),
+        epilog=_epilog(folder),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--study", metavar="NAME", default="", help="one of the studies below")
+    parser.add_argument(
+        "--sweep", metavar="FILE", default="", help="YAML file or URI of a sweep; docs/sweeps.md describes it"
+    )
+    parser.add_argument("--scale", metavar="NAME", default="", help="size of the study, such as laptop or imagenet")
+    parser.add_argument(
+        "--dry-run", action="store_true", help="print the trials and the stages that they share, then stop"
+    )
+    meaning = f"fields of all trials, which `python pipelines/full.py --help` lists, or {', '.join(OWN)} of the sweep"
+    parser.add_argument("words", nargs="*", metavar="key=value", help=meaning)
+    return parser
+
+
+def _epilog(folder: Path) -> str:
+    width = max(60, shutil.get_terminal_size((100, 24)).columns - 2)
+    lines = ["studies and sweeps:"]
+    for name in _names(folder):
+        sweep = open_sweep(name, folder)
+        text = f"{name}  {sweep.question or f'{sweep.search} search by {sweep.metric}'}"
+        lines.append(textwrap.fill(text, width, initial_indent="  ", subsequent_indent=" " * 6))
+    return "\n".join(lines)
