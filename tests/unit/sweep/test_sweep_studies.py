@@ -25,6 +25,7 @@ TRIALS = {
     "partial_reconstruction": (3, 2),
     "sparsity": (16, 12),
     "sparsity_metrics": (0, 0),
+    "structure": (2,),
 }
 
 
@@ -67,16 +68,16 @@ def test_the_trials_are_as_many_as_the_files_say():
     assert counts == TRIALS
 
 
-@pytest.mark.parametrize("name", ["sparsity", "channel_count", "mask_strategy", "convergence"])
+@pytest.mark.parametrize("name", ["sparsity", "channel_count", "mask_strategy", "convergence", "structure"])
 def test_every_study_repeats_with_several_seeds(name):
     least = 3 if name == "convergence" else 2
-    assert len(opened(CONFIGS / "studies" / f"{name}.yaml", "laptop").seeds) >= least
+    assert len(opened(CONFIGS / "studies" / f"{name}.yaml", "" if name == "structure" else "laptop").seeds) >= least
 
 
 def test_studies_share_autoencoders_and_denoisers():
     made = {}
     for path in FILES:
-        for config in configs(path, "laptop" if path.parent.name == "studies" else ""):
+        for config in configs(path, "laptop" if (path, "laptop") in AND_SCALES else ""):
             for stage in plan(config):
                 made.setdefault((path.stem, stage.kind), set()).add(stage.fingerprint)
     assert made["sparsity", "autoencoder"] == made["channel_count", "autoencoder"]
