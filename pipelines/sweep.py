@@ -9,19 +9,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from dcae15.sweep.command import SweepCommand, run_sweep_script
-
-
-def run(command: SweepCommand) -> None:
-    """Run the sweep, or print its plan."""
-    from dcae15.sweep import run as sweep
-
-    arguments = command.sweep, command.overrides, command.open
-    if command.dry_run:
-        print(sweep.dry_run(*arguments))
-        return
-    print(f"report: {sweep.run_sweep(*arguments)}")
-
+from dcae15.sweep.command import run_sweep_script
 
 if __name__ == "__main__":
-    sys.exit(run_sweep_script(run, __doc__ or "", Path(__file__).parent / "configs"))
+    sys.exit(run_sweep_script(__doc__ or "", Path(__file__).parent / "configs"))

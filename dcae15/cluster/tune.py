@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from types import SimpleNamespace
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import optuna
 from optuna.distributions import BaseDistribution
@@ -75,20 +75,19 @@ class Search:
     ended: Sequence[tuple[Mapping[str, Any], float]]
 
 
-class Watch(Protocol):
-    """Is told in the driver how it goes."""
+@dataclass(frozen=True)
+class Watch:
+    """What is called in the driver as it goes.
 
-    def on_start(self, item: Item) -> None:
-        """An item begins, maybe again."""
-        ...
+    Attributes:
+        on_start: an item begins, maybe again.
+        on_step: some time has passed.
+        on_end: an item ended or was stopped; with an error, its process failed each time.
+    """
 
-    def on_step(self) -> None:
-        """Some time has passed."""
-        ...
-
-    def on_end(self, item: Item, error: str) -> None:
-        """An item ended or was stopped; with an error, its process failed each time."""
-        ...
+    on_start: Callable[[Item], None]
+    on_step: Callable[[], None]
+    on_end: Callable[[Item, str], None]
 
 
 def run_items(

@@ -11,7 +11,7 @@ from contextlib import suppress
 from dcae15.errors import StorageError
 from dcae15.report.measures import measured
 from dcae15.sweep.file import Sweep
-from dcae15.sweep.records import TrialRecord, label, latest, read_record, waiting
+from dcae15.sweep.records import label, latest, read_record
 from dcae15.sweep.trials import Trial
 
 LOOK_SECONDS = 5.0
@@ -30,7 +30,7 @@ class Board:
 
     def __init__(self, sweep: Sweep, folder: str, trials: Sequence[Trial]) -> None:
         self._sweep, self._folder = sweep, folder
-        self._by_id: dict[str, TrialRecord] = {}
+        self._by_id: dict[str, Trial] = {}
         self._started: set[str] = set()
         for trial in trials:
             self._add(trial)
@@ -38,13 +38,13 @@ class Board:
         self._printed, self._lines = "", 0
 
     @property
-    def records(self) -> list[TrialRecord]:
+    def records(self) -> list[Trial]:
         """What is known of the trials."""
         return list(self._by_id.values())
 
     def _add(self, trial: Trial) -> None:
         if trial.id not in self._by_id:
-            self._by_id[trial.id] = read_record(self._folder, trial.id) or waiting(self._sweep, trial)
+            self._by_id[trial.id] = read_record(self._folder, trial.id) or trial
 
     def start(self, trial: Trial) -> None:
         """Note that a trial begins; records of others do not change."""
@@ -76,7 +76,7 @@ class Board:
         self._printed, self._printed_at, self._lines = text, time.monotonic(), text.count("\n") + 1
 
 
-def table(sweep: Sweep, records: Iterable[TrialRecord]) -> str:
+def table(sweep: Sweep, records: Iterable[Trial]) -> str:
     """Return the trials as a table of text, and a line that counts them."""
     rows = [("trial", "state", "stage", "images", sweep.metric, "time")]
     for record in records:

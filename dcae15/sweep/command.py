@@ -8,18 +8,16 @@ import shutil
 import sys
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from dcae15 import storage
 from dcae15.command_line import guarded
 from dcae15.config import nearest
-from dcae15.errors import ConfigError, StorageError
-from dcae15.redaction import redact
+from dcae15.errors import ConfigError
 from dcae15.sweep.file import Sweep
-from dcae15.sweep.reading import sweep_from_yaml
+from dcae15.sweep.reading import read_text, sweep_from_yaml
 
 FOLDERS = ("studies", "sweeps")
 """Below the folder of configurations; both hold sweeps, and studies ask a question."""
@@ -27,16 +25,8 @@ OWN = ("seeds", "trials", "concurrent", "cpus_per_trial", "gpus_per_trial")
 """Keys of a sweep's file that the command line may set."""
 
 
-@dataclass(frozen=True)
-class SweepCommand:
-    """What the script was asked to do.
-
-    Attributes:
-        sweep: the sweep, at the chosen scale.
-        overrides: ``key=value`` words for all trials.
-        dry_run: only say what would be done.
-        open: opens another sweep at the same scale, by name or file.
-    """
+class SweepCommand(NamedTuple):
+    """What the command line asks for; ``open`` opens another sweep at the same scale, by name or file."""
 
     sweep: Sweep
     overrides: tuple[str, ...]
@@ -44,15 +34,23 @@ class SweepCommand:
     open: Callable[[str], Sweep]
 
 
-def run_sweep_script(run: Callable[[SweepCommand], None], description: str, folder: Path) -> int:
-    """Parse the command line, run the script, and return its exit code, as `dcae15.command_line.run_script` does.
+def run_sweep_script(description: str, folder: Path, argv: Sequence[str] | None = None) -> int:
+    """Run the sweep of a command line, or print its plan; return the exit code, as `dcae15.command_line.run_script` does.
 
     Args:
-        run: does what the command says.
         description: what the script does; its first lines of help.
         folder: of configurations; see `FOLDERS`.
+        argv: the words after the script's name; None takes the process's own.
     """
-    return guarded(lambda: run(parse(sys.argv[1:], description, folder)))
+
+    def work() -> None:
+        command = parse(sys.argv[1:] if argv is None else argv, description, folder)
+        from dcae15.sweep.run import dry_run, run_sweep  # which load torch and Ray
+
+        arguments = command.sweep, command.overrides, command.open
+        print(dry_run(*arguments) if command.dry_run else f"report: {run_sweep(*arguments)}")
+
+    return guarded(work)
 
 
 def parse(argv: Sequence[str], description: str, folder: Path) -> SweepCommand:
@@ -65,22 +63,15 @@ def parse(argv: Sequence[str], description: str, folder: Path) -> SweepCommand:
     options = _parser(description, folder).parse_intermixed_args(argv)
     if bool(options.study) == bool(options.sweep):
         raise ConfigError(f"name one sweep: --study NAME with {', '.join(_names(folder))}, or --sweep FILE")
-    own, overrides = _split(options.words)
-    opened = partial(open_sweep, folder=folder, scale=options.scale, own=own)
-    return SweepCommand(opened(options.study or options.sweep), tuple(overrides), options.dry_run, opened)
-
-
-def _split(words: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
-    """Return the sweep's own fields on the command line, and the words for all trials."""
     own: dict[str, Any] = {}
-    for word in words:
-        name, _, text = word.partition("=")
+    for name, _, text in (word.partition("=") for word in options.words):
         if name in OWN:
-            try:
+            own[name] = text
+            with suppress(ValueError):
                 own[name] = json.loads(text)
-            except ValueError:
-                own[name] = text
-    return own, [word for word in words if word.partition("=")[0] not in OWN]
+    overrides = tuple(word for word in options.words if word.partition("=")[0] not in OWN)
+    opened = partial(open_sweep, folder=folder, scale=options.scale, own=own)
+    return SweepCommand(opened(options.study or options.sweep), overrides, options.dry_run, opened)
 
 
 def open_sweep(name: str, folder: Path, scale: str = "", own: Mapping[str, Any] | None = None) -> Sweep:
@@ -101,16 +92,7 @@ def open_sweep(name: str, folder: Path, scale: str = "", own: Mapping[str, Any] 
         raise ConfigError(
             f"there is no sweep '{name}'{nearest(name, known)}; there are {', '.join(known)}, or name a .yaml file"
         )
-    return sweep_from_yaml(_read(uri), uri, scale, _read, own)
-
-
-def _read(uri: str) -> str:
-    try:
-        return storage.read_bytes(uri).decode()
-    except StorageError as error:
-        raise ConfigError(f"{redact(uri)} cannot be read: {error}") from error
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{redact(uri)} is not a text file") from error
+    return sweep_from_yaml(read_text(uri), uri, scale, own)
 
 
 def _names(folder: Path) -> dict[str, Path]:

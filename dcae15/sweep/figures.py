@@ -31,19 +31,9 @@ from dcae15.report.plots import (
 from dcae15.report.tables import DASH, MINUS, Table, spread_text, table, written
 from dcae15.sweep.file import Figure, Sweep
 from dcae15.sweep.metrics import PARTS, higher_is_better, metric_label, metric_notes, split_metric
-from dcae15.sweep.records import (
-    Records,
-    TrialRecord,
-    arm_of,
-    curve,
-    final,
-    finished,
-    group_of,
-    grouped,
-    numeric_field,
-    short,
-)
+from dcae15.sweep.records import Records, arm_of, curve, final, finished, group_of, grouped, numeric_field, short
 from dcae15.sweep.statistics import first_crossing, rank_correlation, spread
+from dcae15.sweep.trials import Trial
 
 WIDTH, HEIGHT = 5.6, 3.3  # inches of a panel
 MOST_TICKS = 9
@@ -72,13 +62,13 @@ def draw_figure(sweep: Sweep, figure: Figure, records: Records) -> Shown:
         "autoencoders": _side_by_side,
     }[figure.kind]
     ended = finished(records)
-    shown = draw(sweep, figure, ended)
-    notes = [*shown.notes]
-    if not shown.pictures and not (figure.kind == "autoencoders" and shown.tables):
+    drawn = draw(sweep, figure, ended)
+    notes = [*drawn.notes]
+    if not drawn.pictures and not (figure.kind == "autoencoders" and drawn.tables):
         notes.append("No finished trial has these measures.")
     elif len(ended) < len(records):
         notes.append(f"Trials that have not finished are left out: {len(records) - len(ended)}.")
-    return replace(shown, title=figure.title or _title(figure), notes=notes)
+    return replace(drawn, title=figure.title or _title(figure), notes=notes)
 
 
 def _title(figure: Figure) -> str:
@@ -97,9 +87,7 @@ def _panel(name: str, lines: list[Line], x_label: str, **options: Any) -> Panel:
 Points = Sequence[tuple[float, float]]
 
 
-def _lines(
-    groups: Mapping[str, Records], looks: Mapping[str, Style], points: Callable[[TrialRecord], Points]
-) -> list[Line]:
+def _lines(groups: Mapping[str, Records], looks: Mapping[str, Style], points: Callable[[Trial], Points]) -> list[Line]:
     """Return a line for each group through the means at each place, with a band from the least to the greatest."""
     lines = []
     for name, members in groups.items():
@@ -115,7 +103,8 @@ def _lines(
     return lines
 
 
-def _shown(panels: Sequence[Panel], looks: Mapping[str, Style], notes: Sequence[str], tables: list[Table]) -> Shown:
+def shown(panels: Sequence[Panel], looks: Mapping[str, Style], notes: Sequence[str], tables: list[Table]) -> Shown:
+    """Draw the panels that have lines, each as a picture, with one legend."""
     panels = [panel for panel in panels if panel.lines]
     used = {line.name for panel in panels for line in panel.lines}
     spreads = any(line.band for panel in panels for line in panel.lines)
@@ -161,7 +150,7 @@ def _over_images(sweep: Sweep, figure: Figure, records: Records) -> Shown:
         ]
     elif figure.reference:
         notes = [f"No finished trial of the reference {figure.reference} was measured at milestones: nothing to reach."]
-    return _shown(panels, looks, notes, tables)
+    return shown(panels, looks, notes, tables)
 
 
 def _images_to_reach(sweep: Sweep, figure: Figure, metric: str, groups: Mapping[str, Records]) -> Table | None:
@@ -199,7 +188,7 @@ def _images_to_reach(sweep: Sweep, figure: Figure, metric: str, groups: Mapping[
     return table(heads, rows, caption)
 
 
-def _pair(record: TrialRecord) -> tuple[str, int]:
+def _pair(record: Trial) -> tuple[str, int]:
     return json.dumps(record.values, sort_keys=True), record.seed
 
 
@@ -231,7 +220,7 @@ def _over_channels(sweep: Sweep, figure: Figure, records: Records) -> Shown:
         for (group, arm), name in names.items():
             places = [(share, f"{measure}.{arm}.{word}") for word, share in LANDMARKS.items()]
 
-            def points(record: TrialRecord, places: list[tuple[float, str]] = places) -> Points:
+            def points(record: Trial, places: list[tuple[float, str]] = places) -> Points:
                 return [(share, record.metrics[metric]) for share, metric in places if metric in record.metrics]
 
             lines += _lines({name: groups[group]}, looks, points)
@@ -239,7 +228,7 @@ def _over_channels(sweep: Sweep, figure: Figure, records: Records) -> Shown:
         ticks = {share: PARTS[word] for word, share in LANDMARKS.items() if share in found}
         options = {"x_ticks": list(ticks), "x_names": list(ticks.values()), "x_log": 2}
         panels.append(_panel(measure, lines, "part of the channels kept", **options))
-    return _shown(panels, looks, [], [])
+    return shown(panels, looks, [], [])
 
 
 def _side_by_side(sweep: Sweep, figure: Figure, records: Records) -> Shown:
@@ -273,7 +262,7 @@ def _side_by_side(sweep: Sweep, figure: Figure, records: Records) -> Shown:
 
 
 def _over_field(sweep: Sweep, figure: Figure, records: Records) -> Shown:
-    groups: dict[str, list[TrialRecord]] = {}
+    groups: dict[str, list[Trial]] = {}
     for record in (record for members in grouped(sweep, records).values() for record in members):
         groups.setdefault(arm_of(sweep, record) or sweep.name, []).append(record)
     looks = styles(groups)
@@ -285,13 +274,13 @@ def _over_field(sweep: Sweep, figure: Figure, records: Records) -> Shown:
     panels = []
     for name in figure.measures:
 
-        def points(record: TrialRecord, name: str = name) -> Points:
+        def points(record: Trial, name: str = name) -> Points:
             return [(x_of[record.id], final(record, name))] if measured(x_of[record.id]) else []
 
         panels.append(_panel(name, _lines(groups, looks, points), short(figure.field), **options))
     missing = sum(not measured(value) for value in x_of.values())
     notes = [f"{missing} finished trials do not say their {figure.field} and are left out."] if missing else []
-    return _shown(panels, looks, notes, [])
+    return shown(panels, looks, notes, [])
 
 
 # --- per arm, against
@@ -363,11 +352,11 @@ def _against(sweep: Sweep, figure: Figure, records: Records) -> Shown:
     ]
     if len(distinct) < len(records):
         notes.append(f"{len(records) - len(distinct)} trials whose evaluation another trial shares are counted once.")
-    shown = _shown(panels, looks, notes, [table(heads, rows)])
-    return shown if shown.pictures else Shown("")
+    drawn = shown(panels, looks, notes, [table(heads, rows)])
+    return drawn if drawn.pictures else Shown("")
 
 
-def _evaluation(record: TrialRecord) -> str:
+def _evaluation(record: Trial) -> str:
     return record.stages.get("evaluate", {}).get("fingerprint") or f"{record.sweep}/{record.id}"
 
 

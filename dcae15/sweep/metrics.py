@@ -17,8 +17,6 @@ from dcae15.evaluation.verdict import plain
 from dcae15.report.measures import MEASURES, RECONSTRUCTION, STRUCTURE, SUMMARY, Measure, measure_of
 from dcae15.sweep.file import Figure, Sweep
 
-ANY = "*"
-"""In the place of the autoencoder in a metric's name: the only one of which a trial has the measure."""
 WHOLE_LATENT = ("channels", "effective_rank", *SUMMARY)
 GENERATION = (*milestones.METRICS, "frechet_distance_of_training_images", "images")
 AT_MILESTONES = tuple(f"{name}.generated" for name in milestones.METRICS)
@@ -124,7 +122,7 @@ def metric_measure(name: str) -> Measure:
 def metric_label(name: str) -> str:
     """Return a metric's name for people, without its direction: 'Fréchet distance, generated images'."""
     measure, arm, landmark = split_metric(name)
-    where = {"generated": "generated images", "structured": "", ANY: ""}.get(arm, arm)
+    where = {"generated": "generated images", "structured": ""}.get(arm, arm)
     part = "" if not landmark else "all channels" if landmark == "all" else f"{PARTS[landmark]} of the channels"
     return ", ".join(filter(None, (measure_of(measure).label, where, part)))
 

@@ -11,8 +11,8 @@ from dcae15.report.measures import duration, measured
 from dcae15.sweep.figures import Shown, draw_figure
 from dcae15.sweep.file import Sweep
 from dcae15.sweep.metrics import metric_label, metric_notes
-from dcae15.sweep.records import Records, TrialRecord, final, finished, group_of, label, ranked, short
-from dcae15.sweep.search_figures import field_maps, importance, trial_curves
+from dcae15.sweep.records import Records, final, finished, group_of, label, ranked, short
+from dcae15.sweep.search_figures import importance, over_fields, trial_curves
 from dcae15.sweep.tables import (
     MOST_METRICS,
     arms_table,
@@ -28,11 +28,12 @@ from dcae15.sweep.tables import (
     trials_table,
     without_secrets,
 )
+from dcae15.sweep.trials import Trial
 
 PAGE, TRIALS, NUMBERS = "sweep.html", "trials.csv", "sweep.json"
 
 
-def write_page(sweep: Sweep, records: Sequence[TrialRecord], folder: str) -> tuple[str, str]:
+def write_page(sweep: Sweep, records: Sequence[Trial], folder: str) -> tuple[str, str]:
     """Write ``sweep.html``, ``trials.csv`` (a line per trial) and ``sweep.json`` (settings, records, best trial) into a folder.
 
     Args:
@@ -87,10 +88,13 @@ def render_sweep(sweep: Sweep, records: Records, created: str) -> str:
         best_only_seed=len({record.seed for record in finished(records)}) > 1,
         arms=arms_table(sweep, records, len(metrics)) if records and not is_search(sweep) else None,
         trials=trials_table(sweep, records, best),
-        failed=[(i, group_of(sweep, r), r.error) for i, r in enumerate(records, start=1) if r.status == "failed"],
+        failed=[
+            (i, group_of(sweep, r) or sweep.name, r.error)
+            for i, r in enumerate(records, start=1)
+            if r.status == "failed"
+        ],
         more_metrics=len(metrics) > MOST_METRICS,
         figures=_figures(sweep, records),
-        importance=importance(sweep, records) if is_search(sweep) and sweep.space else None,
         stages=stages,
         made=made,
         saved=saved,
@@ -102,8 +106,10 @@ def render_sweep(sweep: Sweep, records: Records, created: str) -> str:
 def _figures(sweep: Sweep, records: Records) -> list[Shown]:
     shown: list[Shown | None] = []
     if is_search(sweep) and records:
-        shown = [trial_curves(sweep, records), field_maps(sweep, records)]
-    return [*filter(None, shown), *(draw_figure(sweep, figure, records) for figure in sweep.figures)]
+        shown = [trial_curves(sweep, records), over_fields(sweep, records)]
+    shown += [draw_figure(sweep, figure, records) for figure in sweep.figures]
+    shown += [importance(sweep, records)] if is_search(sweep) and sweep.space else []
+    return [one for one in shown if one]
 
 
 def _what_ran(sweep: Sweep, records: Records) -> str:
@@ -124,7 +130,7 @@ def _trials(count: int) -> str:
     return f"{count} {'trial' if count == 1 else 'trials'}"
 
 
-def _notes(sweep: Sweep, records: Records, best: TrialRecord | None) -> list[str]:
+def _notes(sweep: Sweep, records: Records, best: Trial | None) -> list[str]:
     """Say what is missing."""
     notes = []
     ended = finished(records)

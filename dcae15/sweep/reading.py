@@ -5,8 +5,7 @@ from __future__ import annotations
 import dataclasses
 import posixpath
 import re
-from collections.abc import Callable, Collection, Mapping
-from pathlib import Path
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from omegaconf import OmegaConf
@@ -15,8 +14,9 @@ from pydantic import TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 from yaml import YAMLError
 
+from dcae15 import storage
 from dcae15.config import flatten, from_yaml, is_list_of_sections, nearest, overlaid
-from dcae15.errors import ConfigError
+from dcae15.errors import ConfigError, StorageError
 from dcae15.redaction import redact
 from dcae15.sweep.checks import check_sweep
 from dcae15.sweep.file import Figure, Range, Sweep
@@ -40,19 +40,20 @@ _MISSING = {
 }
 
 
-def read_local(path: str) -> str:
-    """Return the text of a local file; raise ConfigError when it cannot be read."""
+def read_text(uri: str) -> str:
+    """Return the text of a file; raise ConfigError when it cannot be read."""
     try:
-        return Path(path).expanduser().read_text()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} cannot be read: {error}") from error
+        return storage.read_bytes(uri).decode()
+    except StorageError as error:
+        raise ConfigError(f"{redact(uri)} cannot be read: {error}") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{redact(uri)} is not a text file") from error
 
 
 def sweep_from_yaml(
     text: str,
     origin: str,
     scale: str = "",
-    loader: Callable[[str], str] = read_local,
     own: Mapping[str, Any] | None = None,
 ) -> Sweep:
     """Read a sweep's file.
@@ -65,7 +66,6 @@ def sweep_from_yaml(
         text: of the file.
         origin: its path or URI; files of ``config`` are relative to its folder.
         scale: name of the scale; empty means the file's ``default_scale``.
-        loader: returns the text of a file of ``config``.
         own: keys that take the place of the file's, as the command line gives them.
 
     Raises:
@@ -83,7 +83,7 @@ def sweep_from_yaml(
     except ValidationError as error:
         raise ConfigError("\n".join(f"{shown}: {_problem(detail)}" for detail in error.errors())) from error
     files = tuple(_beside(origin, path) for path in sweep.config)
-    layers = tuple(from_yaml(loader(path), redact(path)) for path in files)
+    layers = tuple(from_yaml(read_text(path), redact(path)) for path in files)
     included = tuple(_beside(origin, name) if name.endswith((".yaml", ".yml")) else name for name in sweep.include)
     sweep = dataclasses.replace(sweep, config=files, layers=layers, include=included)
     check_sweep(sweep)

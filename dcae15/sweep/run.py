@@ -10,7 +10,7 @@ from typing import Any
 
 from dcae15 import storage, tracking
 from dcae15.claims import claim
-from dcae15.cluster.tune import Item, run_items
+from dcae15.cluster.tune import Item, Watch, run_items
 from dcae15.config import Config, fingerprint, result_fields
 from dcae15.errors import ConfigError, TrainingError
 from dcae15.orchestration.cluster import connect
@@ -21,7 +21,7 @@ from dcae15.sweep.board import Board
 from dcae15.sweep.file import Sweep
 from dcae15.sweep.metrics import check_metrics
 from dcae15.sweep.page import write_page
-from dcae15.sweep.records import TrialRecord, label, ranked, read_record, read_records, waiting, write_record
+from dcae15.sweep.records import label, ranked, read_record, read_records, write_record
 from dcae15.sweep.schedulers import halving, search, share_out
 from dcae15.sweep.tables import arms_table, is_search
 from dcae15.sweep.trials import Trial, check_trials, corners, make_trial, trial_config
@@ -82,7 +82,7 @@ class _Run:
         self.folder = storage.join(self.config.storage, "sweeps", f"{sweep.name}-{self.digest[:8]}")
         self.tracker: tracking.Tracker | None = None
 
-    def run(self) -> list[TrialRecord]:
+    def run(self) -> list[Trial]:
         """Return the records of all trials; those that have not ended are run first.
 
         While another process runs the same sweep, this one waits and then runs what is left: two schedulers and searches
@@ -91,8 +91,7 @@ class _Run:
         storage.check_access(self.config.storage)
         name = posixpath.basename(self.folder)
         with claim(self.config.storage, f"sweep-{name}", lambda line: print(f"{name}: {line}", flush=True)):
-            drawn = [make_trial(self.sweep, r.values, r.arm, r.seed) for r in read_records(self.folder)]
-            board = Board(self.sweep, self.folder, self.trials or drawn)
+            board = Board(self.sweep, self.folder, self.trials or read_records(self.folder))
             if sum(record.ended for record in board.records) < (len(self.trials) or self.sweep.trials):
                 for config in self.configs.values():
                     require_ready(config)
@@ -117,7 +116,11 @@ class _Run:
                 run_items(
                     lambda item, report: run_trial(job, trial_of(item), report),
                     [name for name in known if name not in ended] if known else search(sweep, board.records),
-                    _Watch(job, trial_of, board),
+                    Watch(
+                        on_start=lambda item: board.start(trial_of(item)),
+                        on_step=board.look,
+                        on_end=lambda item, error: _complete(job, trial_of(item), error),
+                    ),
                     mode=sweep.mode,
                     concurrent=concurrent,
                     halving=halving(sweep, board.records),
@@ -129,7 +132,7 @@ class _Run:
                 raise
             self.tracker = tracking.open_tracker(parent)
 
-    def publish(self, records: Sequence[TrialRecord]) -> str:
+    def publish(self, records: Sequence[Trial]) -> str:
         """Write the page over these records, also into the tracked run of this sweep, which then ends; return its URI."""
         uri, page = write_page(self.sweep, records, self.folder)
         if self.tracker:
@@ -142,7 +145,7 @@ class _Run:
             self.tracker.finish("FINISHED" if best else "FAILED")
         return uri
 
-    def conclude(self, records: Sequence[TrialRecord]) -> str:
+    def conclude(self, records: Sequence[Trial]) -> str:
         """Write the page; return its URI, and say which trial is best."""
         uri, best = self.publish(records), self._best(records)
         if not is_search(self.sweep):
@@ -155,7 +158,7 @@ class _Run:
         print(f"rerun it: {best.command}")
         return uri
 
-    def _best(self, records: Sequence[TrialRecord]) -> TrialRecord | None:
+    def _best(self, records: Sequence[Trial]) -> Trial | None:
         return next(iter(ranked(self.sweep, records)), None)
 
     def describe(self) -> str:
@@ -205,27 +208,15 @@ class _Run:
         return {**values, "question": self.sweep.question, "overrides": " ".join(self.overrides)}
 
 
-class _Watch:
-    """Tells the board what happens, and completes the records of trials whose processes cannot."""
-
-    def __init__(self, job: Job, trial_of: Callable[[Item], Trial], board: Board) -> None:
-        self._job, self._trial_of, self._board = job, trial_of, board
-
-    def on_start(self, item: Item) -> None:
-        self._board.start(self._trial_of(item))
-
-    def on_step(self) -> None:
-        self._board.look()
-
-    def on_end(self, item: Item, error: str) -> None:
-        trial, parent = self._trial_of(item), self._job.parent
-        record = read_record(self._job.folder, trial.id) or waiting(self._job.sweep, trial)
-        if record.status not in ("waiting", "running"):
-            return  # it said itself how it ended
-        why = redact(f"its process failed each time; Ray's logs say more: {error}") if error else ""
-        record = dataclasses.replace(record, status="failed" if error else "stopped", error=why)
-        write_record(self._job.folder, record)
-        if record.run_id:
-            run = tracking.TrackerSpec(parent.uri, parent.experiment_id, record.run_id, parent.run_id)
-            tracking.open_tracker(run).tags({"ended": f"{record.status} {why}".strip()})
-            tracking.finish_tree(run, "FAILED" if error else "FINISHED")
+def _complete(job: Job, trial: Trial, error: str) -> None:
+    """Complete the record of a trial that ended, where its process could not."""
+    record = read_record(job.folder, trial.id) or trial
+    if record.status not in ("waiting", "running"):
+        return  # it said itself how it ended
+    why = redact(f"its process failed each time; Ray's logs say more: {error}") if error else ""
+    record = dataclasses.replace(record, status="failed" if error else "stopped", error=why)
+    write_record(job.folder, record)
+    if record.run_id:
+        run = tracking.TrackerSpec(job.parent.uri, job.parent.experiment_id, record.run_id, job.parent.run_id)
+        tracking.open_tracker(run).tags({"ended": f"{record.status} {why}".strip()})
+        tracking.finish_tree(run, "FAILED" if error else "FINISHED")

@@ -13,10 +13,11 @@ from dcae15.config import Config
 from dcae15.errors import ConfigError
 from dcae15.orchestration.cluster import Cluster, check_workers
 from dcae15.sweep.file import Range, Sweep, type_of
-from dcae15.sweep.records import TrialRecord, latest
+from dcae15.sweep.records import latest
+from dcae15.sweep.trials import Trial
 
 
-def halving(sweep: Sweep, records: Sequence[TrialRecord]) -> Halving | None:
+def halving(sweep: Sweep, records: Sequence[Trial]) -> Halving | None:
     """Return the scheduler of a sweep with what its ended trials showed at milestones; None where nothing is stopped."""
     if sweep.scheduler == "none":
         return None
@@ -24,7 +25,7 @@ def halving(sweep: Sweep, records: Sequence[TrialRecord]) -> Halving | None:
     return Halving(sweep.reduction, ended)
 
 
-def search(sweep: Sweep, records: Sequence[TrialRecord]) -> Search:
+def search(sweep: Sweep, records: Sequence[Trial]) -> Search:
     """Return the search of a sweep, which knows the trials that ended, and begins with those that did not."""
     ended = [record for record in records if record.ended]
     values = [(record.values, latest(record, sweep.metric)) for record in ended]

@@ -1,40 +1,28 @@
-"""The figures of a plain search: its trials over training, the metric over pairs of searched fields, the fields' importance."""
+"""The figures of a plain search: its trials over training, the metric over searched fields, the fields' importance."""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
 
-import matplotlib
 import numpy as np
 import optuna
-from matplotlib.colors import Normalize
-from matplotlib.figure import Figure as Canvas
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
 from optuna.importance import FanovaImportanceEvaluator
 
 from dcae15.report.measures import measured
-from dcae15.report.plots import DOTS_PER_INCH, INK, QUIET, Line, Panel, Style, draw_panels, png, tidy
-from dcae15.sweep.figures import HEIGHT, WIDTH, Shown, images_axis
+from dcae15.report.plots import Line, Panel, Style
+from dcae15.report.tables import Cell, Table, spread_text, table
+from dcae15.sweep.figures import Points, Shown, images_axis, shown
 from dcae15.sweep.file import Sweep
 from dcae15.sweep.metrics import metric_label, metric_measure, metric_notes
-from dcae15.sweep.records import (
-    Records,
-    TrialRecord,
-    curve,
-    final,
-    finished,
-    images_reached,
-    latest,
-    numeric_field,
-    ranked,
-    short,
-)
+from dcae15.sweep.records import Records, curve, final, finished, images_reached, latest, numeric_field, ranked, short
+from dcae15.sweep.trials import Trial
 
 FEWEST_TRIALS = 8
-MOST_PLACES = 12  # in a direction of a map: more values stand where they are, not one beside the other
-MOST_FIELDS = 3  # whose pairs are drawn
+MOST_VALUES = 12  # of a field in a table of pairs
 STYLES = {
     "best": Style("#0072b2", "o"),
     "finished": Style("#8b95a1", "o"),
@@ -45,150 +33,113 @@ STYLES = {
 
 def trial_curves(sweep: Sweep, records: Records) -> Shown:
     """Draw the metric of every trial over the images seen, the best one in front."""
-    best = next(iter(ranked(sweep, records)), None)
-    lines = []
-    for record in records:
-        points = [(x, y) for x, y in curve(record, sweep.metric) if measured(y)]
-        if points:
-            kind = {"finished": "finished", "stopped": "stopped early"}.get(record.status, "failed or unfinished")
-            name = "best" if record is best else kind
-            look, width = STYLES[name], 2.6 if name == "best" else 1.1
-            x, y = np.array(points).T
-            lines.append(Line(name, x, y, look.colour, look.marker, look.dash, width=width, size=width + 3))
-    lines.sort(key=lambda line: list(STYLES).index(line.name), reverse=True)
+    lines = _lines_of(sweep, records, lambda record: [xy for xy in curve(record, sweep.metric) if measured(xy[1])])
     label = metric_label(sweep.metric)
     title = f"{label} over images seen"
     if not lines:
         return Shown(title, ["No trial was measured at milestones."])
     axis = images_axis(lines, higher=sweep.mode == "max")
     panel = Panel(label, lines, "images seen", y_label=metric_notes(sweep.metric), **axis)
-    used = {line.name for line in lines}
-    legend = {name: style for name, style in STYLES.items() if name in used}
-    picture = draw_panels([panel], columns=1, width=1.15 * WIDTH, height=1.15 * HEIGHT, legend=False)
-    return Shown(title, ["One line per trial."], legend, [(title + ", one line per trial", picture)])
+    return replace(shown([panel], STYLES, ["One line per trial."], []), title=title)
 
 
-# --- over two fields
+def _lines_of(sweep: Sweep, records: Records, points: Callable[[Trial], Points], **options: Any) -> list[Line]:
+    """Return a line for each trial, in the style of how it ended; the best one in front."""
+    best = next(iter(ranked(sweep, records)), None)
+    lines = []
+    for record in (record for record in records if points(record)):
+        kind = {"finished": "finished", "stopped": "stopped early"}.get(record.status, "failed or unfinished")
+        name = "best" if record is best else kind
+        look, width = STYLES[name], 2.6 if name == "best" else 1.1
+        x, y = np.array(points(record)).T
+        style = {"style": look.dash, "width": width, "size": width + 3, **options}
+        lines.append(Line(name, x, y, look.colour, look.marker, **style))
+    return sorted(lines, key=lambda line: list(STYLES).index(line.name), reverse=True)
 
 
-@dataclass(frozen=True)
-class _Place:
-    """Where trials are in a map, and what they have there: the mean of the finished ones, or of the others without any."""
-
-    x: float
-    y: float
-    value: float
-    count: int
-    early: bool
-
-
-def field_maps(sweep: Sweep, records: Records) -> Shown | None:
-    """Draw the metric over pairs of numeric searched fields; None when the space has fewer than two."""
+def over_fields(sweep: Sweep, records: Records) -> Shown | None:
+    """Show the metric over numeric searched fields: tables of pairs, or dots where there are many values; None without any."""
     values = {path: {numeric_field(sweep, record, path) for record in records} for path in sweep.space}
-    fields = [path for path, found in values.items() if len(found) > 1 and all(map(measured, found))][:MOST_FIELDS]
-    if len(fields) < 2:
+    values = {path: found for path, found in values.items() if len(found) > 1 and all(map(measured, found))}
+    label = metric_label(sweep.metric)
+    title = f"{label} over searched fields"
+    if not values:
         return None
-    title = f"{metric_label(sweep.metric)} over searched fields"
     if not any(measured(latest(record, sweep.metric)) for record in records):
         return Shown(title, ["No trial has a value of the metric."])
-    pictures = [
-        (f"{title}: {short(x)} and {short(y)}", _map(sweep, records, x, y))
-        for x, y in itertools.combinations(fields, 2)
-    ]
-    notes = [
-        "Darker is better among the trials that finished; the best is framed. Crosses were stopped early or failed: they show the "
-        "last value, measured after fewer images. n is the number of trials averaged, where there are several."
-    ]
-    return Shown(title, notes, pictures=pictures)
+    if len(values) > 1 and max(map(len, values.values())) <= MOST_VALUES:
+        tables = [_pairs(sweep, records, *pair) for pair in itertools.combinations(values, 2)]
+        notes = [
+            "Means where several trials are in one place. Bold is the best trial; in italics, nobody got to the end."
+        ]
+        return Shown(title, notes, tables=tables)
+    panels = []
+    for path, found in values.items():
+
+        def points(record: Trial, path: str = path) -> Points:
+            value = latest(record, sweep.metric)
+            return [(numeric_field(sweep, record, path), value)] if measured(value) else []
+
+        log = 10 if min(found) > 0 and max(found) > 50 * min(found) else 0
+        options = {"x_counts": False, "x_log": log, "y_label": metric_notes(sweep.metric)}
+        panels.append(Panel(label, _lines_of(sweep, records, points, style="none", size=5.5), short(path), **options))
+    looks = {name: replace(style, dash="none") for name, style in STYLES.items()}
+    return replace(shown(panels, looks, ["A dot per trial, at its last value."], []), title=title)
 
 
-def _places(sweep: Sweep, records: Records, x: str, y: str) -> list[_Place]:
-    members: dict[tuple[float, float], list[TrialRecord]] = {}
+def _pairs(sweep: Sweep, records: Records, x: str, y: str) -> Table:
+    best = next(iter(ranked(sweep, records)), None)
+    members: dict[tuple[float, float], list[Trial]] = {}
     for record in records:
         place = numeric_field(sweep, record, x), numeric_field(sweep, record, y)
         members.setdefault(place, []).append(record)
-    places = []
-    for place, found in members.items():
-        ends = [value for record in finished(found) if measured(value := final(record, sweep.metric))]
-        values = ends or [value for record in found if measured(value := latest(record, sweep.metric))]
-        places.append(_Place(*place, float(np.mean(values)) if values else np.nan, len(values), not ends))
-    return places
 
+    def cell(found: list[Trial]) -> Cell:
+        ended = finished(found)
+        text = spread_text(
+            [latest(record, sweep.metric) for record in ended or found], metric_measure(sweep.metric).digits
+        )
+        return Cell(text, "best" if any(r is best for r in ended) else "" if ended else "early")
 
-def _map(sweep: Sweep, records: Records, x: str, y: str) -> bytes:
-    places = _places(sweep, records, x, y)
-    canvas = Canvas(figsize=(WIDTH, HEIGHT + 0.5), dpi=DOTS_PER_INCH, facecolor="white", layout="constrained")
-    axes = canvas.add_subplot()
-    columns, rows = (sorted({getattr(place, axis) for place in places}) for axis in "xy")
-    even = max(len(columns), len(rows)) <= MOST_PLACES
-    sign, digits = -1 if sweep.mode == "max" else 1, metric_measure(sweep.metric).digits
-    known = [place.value for place in places if measured(place.value)]
-    ends = [place.value for place in places if measured(place.value) and not place.early]
-    shade = Normalize(*sorted((sign * max(ends or known), sign * min(ends or known))), clip=True)
-    best = min(ends, key=lambda value: sign * value, default=None)
-    for place in places:
-        at = (columns.index(place.x), rows.index(place.y)) if even else (place.x, place.y)
-        part = float(shade(sign * place.value)) if shade.vmin != shade.vmax else 0.5
-        tone = matplotlib.colormaps["Blues"](0.08 + 0.87 * (1 - part)) if measured(place.value) else "white"
-        edge, width = ("#d55e00", 2.4) if place.value == best and not place.early else (QUIET, 0.8)
-        marker = "X" if place.early else "o"
-        axes.scatter(*at, s=260 if even else 90, color=[tone], marker=marker, edgecolors=edge, linewidths=width)
-        if even:
-            text = f"{place.value:.{digits}f}" if measured(place.value) else "no value"
-            text += f", n = {place.count}" if place.count > 1 else ""
-            offset = {"xytext": (0, -13), "textcoords": "offset points", "ha": "center", "va": "top"}
-            axes.annotate(text, at, fontsize=8, color=INK, **offset)
-    notes = metric_notes(sweep.metric)
-    title = metric_label(sweep.metric) + (f" ({notes})" if notes else "")
-    axes.set_title(title, fontsize=9.5, color=INK, loc="left", parse_math=False)
-    axes.set_xlabel(short(x), fontsize=9, color=QUIET)
-    axes.set_ylabel(short(y), fontsize=9, color=QUIET)
-    tidy(axes)
-    for values, axis in ((columns, "x"), (rows, "y")):
-        if even:
-            axes.set(**{f"{axis}ticks": range(len(values)), f"{axis}ticklabels": [f"{value:g}" for value in values]})
-            axes.set(**{f"{axis}lim": (-0.6, len(values) - 0.4)})
-        elif values[0] > 0 and values[-1] > 50 * values[0]:
-            axes.set(**{f"{axis}scale": "log"})
-    return png(canvas)
+    columns, rows = (sorted({place[i] for place in members}) for i in (0, 1))
+    heads = [f"{short(y)}, over {short(x)}", *(f"{value:g}" for value in columns)]
+    return table(heads, [[f"{row:g}", *(cell(members.get((c, row), [])) for c in columns)] for row in rows])
 
 
 # --- importance
 
 
-@dataclass(frozen=True)
-class Importance:
-    """The parts of the metric's variance that searched fields explain, and what they were taken from, or why there are none."""
-
-    shares: dict[str, float]
-    note: str
-
-
-def importance(sweep: Sweep, records: Records) -> Importance:
+def importance(sweep: Sweep, records: Records) -> Shown:
     """Return the importance of each searched field for the metric: fANOVA, Hutter et al. 2014, as Optuna computes it.
 
     From the final values; where fewer than eight trials finished, from the latest milestone that eight trials reached.
     """
+    title = "Importance of the searched fields"
     if len(sweep.space) < 2:
-        return Importance({}, "Importance compares searched fields; this sweep has fewer than two.")
+        return Shown(title, ["Importance compares searched fields; this sweep has fewer than two."])
     values, note = _compared(sweep, records)
     if len(values) < FEWEST_TRIALS:
-        return Importance({}, note)
+        return Shown(title, [note])
     distributions = {path: _distribution([record.values[path] for record, _ in values]) for path in sweep.space}
     searched = {path: found for path, found in distributions.items() if found is not None}
     if len(searched) < 2 or len({value for _, value in values}) < 2:
-        return Importance({}, "Importance is not given: the trials that compare do not differ enough.")
+        return Shown(title, ["Importance is not given: the trials that compare do not differ enough."])
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = optuna.create_study(direction="maximize" if sweep.mode == "max" else "minimize")
+    words = {path: isinstance(found, CategoricalDistribution) for path, found in searched.items()}
     for record, value in values:
-        words = {path: isinstance(found, CategoricalDistribution) for path, found in searched.items()}
         params = {path: repr(record.values[path]) if words[path] else float(record.values[path]) for path in searched}
         study.add_trial(optuna.trial.create_trial(params=params, distributions=searched, value=value))
     shares = optuna.importance.get_param_importances(study, evaluator=FanovaImportanceEvaluator(seed=0))
-    return Importance(dict(shares), note)
+    meaning = (
+        "Parts of the metric's variance over the space that each field explains alone or with others, by a random forest fitted "
+        "to the trials (fANOVA, Hutter et al. 2014); they add up to 1. With few trials this is a hint, not a measurement."
+    )
+    rows = [[short(path), f"{share:.2f}"] for path, share in shares.items()]
+    return Shown(title, [note, meaning], tables=[table(["field", "part of the variance"], rows)])
 
 
-def _compared(sweep: Sweep, records: Records) -> tuple[list[tuple[TrialRecord, float]], str]:
+def _compared(sweep: Sweep, records: Records) -> tuple[list[tuple[Trial, float]], str]:
     complete = [record for record in records if all(path in record.values for path in sweep.space)]
     ends = [(record, value) for record in finished(complete) if measured(value := final(record, sweep.metric))]
     if len(ends) >= FEWEST_TRIALS:

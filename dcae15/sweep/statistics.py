@@ -9,9 +9,8 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-from scipy.stats import rankdata
+from scipy.stats import permutation_test, rankdata
 
-EXACT = 7  # so many pairs have few enough orders (5040) to try all of them
 PERMUTATIONS = 10_000
 
 
@@ -77,10 +76,12 @@ def rank_correlation(x: Sequence[float], y: Sequence[float]) -> Correlation | No
     if len(x) < 3 or len(set(x)) < 2 or len(set(y)) < 2:
         return None
     left, right = (ranks / np.linalg.norm(ranks) for ranks in (rankdata(v) - (len(x) + 1) / 2 for v in (x, y)))
-    rho = float(left @ right)
-    if len(x) <= EXACT:
-        orders, seen = right[np.array(list(itertools.permutations(range(len(x)))))], 0
-    else:
-        orders, seen = np.random.default_rng(0).permuted(np.tile(right, (PERMUTATIONS, 1)), axis=1), 1
-    strong = np.abs(orders @ left) >= abs(rho) - 1e-9
-    return Correlation(rho, len(x), float((seen + strong.sum()) / (seen + len(orders))))
+    test = permutation_test(
+        (left,),
+        lambda ranks, axis: (ranks * right).sum(axis),
+        permutation_type="pairings",
+        n_resamples=PERMUTATIONS,
+        vectorized=True,
+        rng=0,
+    )
+    return Correlation(float(left @ right), len(x), float(test.pvalue))

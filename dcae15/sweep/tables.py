@@ -17,19 +17,10 @@ from dcae15.report.html import link
 from dcae15.report.measures import duration, measured
 from dcae15.report.tables import DASH, Cell, Table, spread_text, table, written
 from dcae15.sweep.file import Sweep
-from dcae15.sweep.metrics import ANY, higher_is_better, metric_label, metric_measure, metric_notes, split_metric
-from dcae15.sweep.records import (
-    STATUSES,
-    Records,
-    TrialRecord,
-    final,
-    finished,
-    group_of,
-    grouped,
-    images_reached,
-    latest,
-)
+from dcae15.sweep.metrics import higher_is_better, metric_label, metric_measure, metric_notes, split_metric
+from dcae15.sweep.records import Records, final, finished, group_of, grouped, images_reached, latest
 from dcae15.sweep.statistics import spread
+from dcae15.sweep.trials import STATUSES, Trial
 
 MOST_METRICS = 6  # columns of the table of trials; the CSV file has all
 
@@ -52,14 +43,12 @@ def shown_metrics(sweep: Sweep, records: Records) -> list[str]:
 
 
 def _over_channels(records: Records, measure: str) -> list[str]:
-    """Return the metrics of a measure over channels; without their autoencoder, where each trial has one only."""
-    split = [[split_metric(name) for name in record.metrics] for record in records]
-    found = [[(arm, place) for of, arm, place in names if of == measure and place] for names in split]
-    if all(len({place for _, place in of}) == len(of) for of in found):
-        places = {place for of in found for _, place in of}
-        return [f"{measure}.{ANY}.{place}" for place in LANDMARKS if place in places]
-    named = {pair for of in found for pair in of}
-    return [f"{measure}.{arm}.{place}" for place in LANDMARKS for arm in sorted(arm for arm, p in named if p == place)]
+    """Return the metrics of a measure over channels, from the first channels to all."""
+    names = {name for record in records for name in record.metrics}
+    parts = sorted(
+        (LANDMARKS[place], name) for name in names for of, _, place in [split_metric(name)] if of == measure and place
+    )
+    return [name for _, name in parts]
 
 
 def metric_number(name: str, value: float) -> str:
@@ -98,17 +87,17 @@ def _best(sweep: Sweep, metric: str, means: Sequence[float]) -> int:
     return (max if higher_is_better(sweep, metric) else min)(known, key=lambda i: means[i])
 
 
-def trials_table(sweep: Sweep, records: Records, best: TrialRecord | None) -> Table:
+def trials_table(sweep: Sweep, records: Records, best: Trial | None) -> Table:
     """Return the trials, finished ones first and best first, each with its number in the order given."""
     metrics = shown_metrics(sweep, records)[:MOST_METRICS]
     sign = -1.0 if sweep.mode == "max" else 1.0
 
-    def place(pair: tuple[int, TrialRecord]) -> tuple[int, float, int]:
+    def place(pair: tuple[int, Trial]) -> tuple[int, float, int]:
         value = latest(pair[1], sweep.metric)
         order = ("finished", "stopped", "running", "waiting", "failed").index(pair[1].status)
         return order, sign * value if measured(value) else math.inf, pair[0]
 
-    def row(i: int, record: TrialRecord) -> list[Cell]:
+    def row(i: int, record: Trial) -> list[Cell]:
         reached, early = images_reached(record), record.status != "finished"
         images = f"{reached:,.0f}" if measured(reached) else DASH
         status = f"stopped at {images} images" if record.status == "stopped" and measured(reached) else record.status
@@ -116,7 +105,7 @@ def trials_table(sweep: Sweep, records: Records, best: TrialRecord | None) -> Ta
         report = link(record.report)
         cells = [
             Cell(str(i)),
-            Cell(group_of(sweep, record), "name"),
+            Cell(group_of(sweep, record) or sweep.name, "name"),
             Cell(str(record.seed)),
             Cell(status, record.status, link=f"#failed-{i}" if record.status == "failed" else ""),
             *(Cell(metric_number(n, v), "early" if early else "") for n, v in zip(metrics, values, strict=True)),
@@ -209,9 +198,9 @@ def settings_yaml(sweep: Sweep) -> str:
     return yaml.safe_dump(settings(sweep), sort_keys=False, allow_unicode=True, width=110)
 
 
-def without_secrets(record: TrialRecord) -> TrialRecord:
+def without_secrets(record: Trial) -> Trial:
     """Return the record with the credentials in all its texts masked."""
-    return TrialRecord(**cleaned(dataclasses.asdict(record), finite=False))
+    return Trial(**cleaned(dataclasses.asdict(record), finite=False))
 
 
 def cleaned(value: Any, *, finite: bool = True) -> Any:

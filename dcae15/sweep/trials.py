@@ -9,7 +9,8 @@ import math
 import random
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 from dcae15.config import Config, Layer, build, check, from_overrides, is_list_of_sections, overlaid
 from dcae15.errors import ConfigError
@@ -24,27 +25,55 @@ DIGITS = 6
 """Significant digits of a drawn number, so that a command that repeats a trial is short and exact."""
 
 
+STATUSES = ("waiting", "running", "finished", "stopped", "failed")
+
+
 @dataclass(frozen=True)
 class Trial:
-    """One pipeline of a sweep.
+    """One pipeline of a sweep, and what became of it.
 
     Attributes:
         id: 10 hex digits, named by arm, seed and values: the same in every run of the sweep.
-        arm: name of the arm; empty in a sweep without arms.
+        sweep: name of its sweep or study.
+        arm: its arm; empty in a sweep without arms.
         seed: of the pipeline.
         values: what the search chose, by dotted path; without the arm's own values.
+        status: one of `STATUSES`; ``stopped`` means early, by the scheduler.
+        error: why it failed; else empty.
+        seconds: that it ran, over all attempts.
+        metrics: final numbers by name, such as ``frechet_distance.generated`` or ``psnr.structured.quarter``.
+        curve: what was measured at each milestone: ``images`` (seen) and metrics by name.
+        stages: of its pipeline by name: ``uri``, ``fingerprint``, ``ran`` (False: another trial or run made it) and ``seconds``.
+        command: the command that runs this pipeline alone.
+        report: URI of the pipeline's own report; empty until it is there.
+        run_id: MLflow's id of its run; empty where nothing is tracked.
     """
 
     id: str
-    arm: str
-    seed: int
-    values: Mapping[str, Value]
+    sweep: str
+    arm: str = ""
+    seed: int = 0
+    values: dict[str, Any] = field(default_factory=dict)
+    status: str = "waiting"
+    error: str = ""
+    seconds: float = 0.0
+    metrics: dict[str, float] = field(default_factory=dict)
+    curve: list[dict[str, float]] = field(default_factory=list)
+    stages: dict[str, dict[str, Any]] = field(default_factory=dict)
+    command: str = ""
+    report: str = ""
+    run_id: str = ""
+
+    @property
+    def ended(self) -> bool:
+        """Whether it is not run again."""
+        return self.status in ("finished", "stopped")
 
 
 def make_trial(sweep: Sweep, values: Mapping[str, Value], arm: str = "", seed: int = 0) -> Trial:
     """Return the trial of an arm, a seed and a point of the space; the same three always have the same id."""
     text = json.dumps({"sweep": sweep.name, "arm": arm, "seed": seed, "values": dict(values)}, sort_keys=True)
-    return Trial(hashlib.sha256(text.encode()).hexdigest()[:10], arm, seed, dict(values))
+    return Trial(hashlib.sha256(text.encode()).hexdigest()[:10], sweep.name, arm, seed, dict(values))
 
 
 def trials_of(sweep: Sweep) -> list[Trial]:

@@ -23,29 +23,20 @@ from dcae15.orchestration.results import report_uri, write_report
 from dcae15.redaction import redact
 from dcae15.sweep.file import Sweep
 from dcae15.sweep.metrics import trial_metrics
-from dcae15.sweep.records import TrialRecord, final, label, read_record, waiting, write_record
+from dcae15.sweep.records import final, label, read_record, write_record
 from dcae15.sweep.trials import Trial, trial_command, trial_config
 
 
 @dataclass(frozen=True)
 class Job:
-    """What all trials of a sweep are told.
-
-    Attributes:
-        sweep: the sweep.
-        overrides: ``key=value`` words that hold for all trials.
-        storage: URI below which all artifacts are.
-        folder: URI of the sweep's folder.
-        share: what a trial may use of the cluster.
-        parent: the sweep's tracked run.
-    """
+    """What all trials of a sweep are told."""
 
     sweep: Sweep
-    overrides: tuple[str, ...]
-    storage: str
-    folder: str
-    share: Cluster
-    parent: tracking.TrackerSpec
+    overrides: tuple[str, ...]  # key=value words that hold for all trials
+    storage: str  # URI below which all artifacts are
+    folder: str  # URI of the sweep's folder
+    share: Cluster  # what a trial may use
+    parent: tracking.TrackerSpec  # the sweep's run
 
 
 def run_trial(job: Job, trial: Trial, report: Callable[[float], None]) -> float | None:
@@ -65,7 +56,7 @@ def run_trial(job: Job, trial: Trial, report: Callable[[float], None]) -> float 
         try:
             running = _Running(job, trial, before, report)
         except Dcae15Error as error:  # values that contradict each other, where a search found them
-            failed = dataclasses.replace(waiting(job.sweep, trial), status="failed", error=redact(str(error)))
+            failed = dataclasses.replace(trial, status="failed", error=redact(str(error)))
             write_record(job.folder, failed)
             return None
         if before and before.status == "finished":  # a search may suggest the same values again, even at the same time
@@ -76,13 +67,13 @@ def run_trial(job: Job, trial: Trial, report: Callable[[float], None]) -> float 
 
 
 class _Running:
-    def __init__(self, job: Job, trial: Trial, before: TrialRecord | None, report: Callable[[float], None]) -> None:
+    def __init__(self, job: Job, trial: Trial, before: Trial | None, report: Callable[[float], None]) -> None:
         config = trial_config(job.sweep, trial, job.overrides)
         self.config: Config = dataclasses.replace(config, storage=job.storage)
         self.job, self.trial, self.report = job, trial, report
         self.began, self.seconds_before = time.time(), before.seconds if before else 0.0
         self.record = dataclasses.replace(
-            waiting(job.sweep, trial),
+            trial,
             status="running",
             stages=dict(before.stages) if before else {},
             command=redact(trial_command(job.sweep, trial, [*job.overrides, f"storage={job.storage}"])),

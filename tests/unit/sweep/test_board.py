@@ -5,13 +5,13 @@ from dcae15.orchestration.plan import plan
 from dcae15.sweep.board import Board, table
 from dcae15.sweep.file import Sweep
 from dcae15.sweep.reading import sweep_from_yaml
-from dcae15.sweep.records import TrialRecord, write_record
+from dcae15.sweep.records import write_record
 from dcae15.sweep.run import dry_run
-from dcae15.sweep.trials import make_trial, trial_config
+from dcae15.sweep.trials import Trial, make_trial, trial_config
 
 RATE, DISTANCE = "diffusion.training.learning_rate", "frechet_distance.generated"
 STAGE = {"uri": "/s", "fingerprint": "f", "ran": True, "seconds": 1.0}
-RUNNING = TrialRecord(
+RUNNING = Trial(
     "1",
     "mine",
     values={RATE: 0.001},
@@ -37,10 +37,10 @@ skip_invalid: true
 
 
 def test_the_table_shows_where_each_trial_is():
-    finished = TrialRecord(
+    finished = Trial(
         "2", "mine", values={RATE: 0.01}, status="finished", seconds=3600.0, metrics={DISTANCE: 7.5}, stages={}
     )
-    records = [RUNNING, finished, TrialRecord("3", "mine", values={RATE: 0.1})]
+    records = [RUNNING, finished, Trial("3", "mine", values={RATE: 0.1})]
     assert table(Sweep("mine"), records) == TABLE.strip()
 
 
@@ -52,7 +52,7 @@ def test_the_board_prints_what_has_changed_and_nothing_twice(tmp_path, capsys):
     assert "mine: 2 trials: 2 waiting" in capsys.readouterr().out
     board.look(now=True)
     assert capsys.readouterr().out == ""
-    write_record(str(tmp_path), TrialRecord(trials[1].id, "mine", values={RATE: 0.01}, status="stopped", seconds=60.0))
+    write_record(str(tmp_path), Trial(trials[1].id, "mine", values={RATE: 0.01}, status="stopped", seconds=60.0))
     board.look(now=True)
     assert capsys.readouterr().out == "", "a trial that was not started is not read"
     board.start(trials[1])

@@ -5,12 +5,13 @@ from pathlib import Path
 import pytest
 
 from dcae15.errors import ConfigError, TrainingError
+from dcae15.sweep import run
 from dcae15.sweep.command import open_sweep, parse, run_sweep_script
 
 CONFIGS = Path(__file__).parents[3] / "pipelines" / "configs"
 FILE = """
 name: mine
-space: {autoencoder.prefix.first: [2, 4]}
+space: {autoencoder.training.learning_rate: [1.0e-3, 2.0e-3]}
 default_scale: small
 scales: {small: {seeds: [0]}, large: {seeds: [0, 1]}}
 """
@@ -103,21 +104,29 @@ def test_an_unknown_option_exits_with_usage(capsys):
     assert "--resume" in capsys.readouterr().err
 
 
-def test_exit_codes(file, monkeypatch, capsys):
-    def code_of(run, *words):
-        monkeypatch.setattr("sys.argv", ["sweep.py", *words])
-        return run_sweep_script(run, "Sweep.", CONFIGS), capsys.readouterr().err
+def test_exit_codes(file, monkeypatch, capsys, tmp_path):
+    def code_of(*words):
+        code = run_sweep_script("Sweep.", CONFIGS, [*words, f"storage={tmp_path}"])
+        return code, capsys.readouterr()
 
-    def fail(command):
-        raise TrainingError("no trial finished")
+    code, said = code_of("--sweep", file, "--dry-run")
+    assert code == 0 and said.out.startswith("mine: 2 trials, grid search") and said.err == ""
+    monkeypatch.setattr(run, "run_sweep", raises(TrainingError("no trial finished")))
+    assert code_of("--sweep", file) == (1, ("", "error: no trial finished\n"))
+    monkeypatch.setattr(run, "run_sweep", raises(AssertionError("nothing is run")))
+    code, said = code_of("--study", "nothing")
+    assert code == 2 and said.err.startswith("error: there is no sweep 'nothing'") and "Traceback" not in said.err
+    Path(file).write_text(FILE.replace("learning_rate", "learnin_rate"))
+    code, said = code_of("--sweep", file)
+    assert (
+        code == 2
+        and "training.learnin_rate" in said.err
+        and "did you mean autoencoder.training.learning_rate" in said.err
+    )
 
-    ran = []
-    assert code_of(ran.append, "--sweep", file, "seed=2") == (0, "")
-    assert ran[0].overrides == ("seed=2",)
-    assert code_of(fail, "--sweep", file) == (1, "error: no trial finished\n")
-    code, text = code_of(ran.append, "--study", "nothing")
-    assert code == 2 and text.startswith("error: there is no sweep 'nothing'") and "Traceback" not in text
-    Path(file).write_text(FILE.replace("first", "frist"))
-    code, text = code_of(ran.append, "--sweep", file)
-    assert code == 2 and "autoencoder.prefix.frist" in text and "autoencoder.prefix.first" in text
-    assert len(ran) == 1, "nothing else was run"
+
+def raises(error):
+    def call(*arguments):
+        raise error
+
+    return call

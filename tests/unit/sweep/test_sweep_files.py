@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 
+from dcae15 import storage
 from dcae15.errors import ConfigError
 from dcae15.sweep.file import Figure, Range
 from dcae15.sweep.reading import sweep_from_yaml
@@ -13,8 +14,8 @@ SPACE = "space: {autoencoder.prefix.first: [2, 4]}\n"
 RANDOM = "search: random\ntrials: 3\n"
 
 
-def sweep(text, scale="", **files):
-    return sweep_from_yaml(f"name: mine\n{text}", "studies/mine.yaml", scale, loader=lambda path: files[path])
+def sweep(text, scale="", origin="studies/mine.yaml"):
+    return sweep_from_yaml(f"name: mine\n{text}", origin, scale)
 
 
 def refusal(text, scale=""):
@@ -61,25 +62,30 @@ scales:
 """
 
 
-def test_a_scale_takes_the_place_of_keys_and_comes_over_what_is_set():
-    small = sweep(SPACE + SCALES)
-    large = sweep(SPACE + SCALES, "large", **{"large.yaml": "baseline: false"})
+def test_a_scale_takes_the_place_of_keys_and_comes_over_what_is_set(tmp_path):
+    (tmp_path / "large.yaml").write_text("baseline: false")
+    origin = str(tmp_path / "studies" / "mine.yaml")
+    small, large = sweep(SPACE + SCALES, "", origin), sweep(SPACE + SCALES, "large", origin)
     assert (small.scale, small.seeds, large.scale, large.seeds) == ("small", (0,), "large", (0, 1))
     assert small.set["autoencoder.latent_channels"] == 16
     assert large.set == {"autoencoder.latent_channels": 64, "autoencoder.training.images": 6400}
-    assert large.config == ("large.yaml",) and large.layers[0].values == {"baseline": False}
+    assert large.config == (str(tmp_path / "large.yaml"),) and large.layers[0].values == {"baseline": False}
     assert replace(large, scale="", seeds=(0,), config=(), layers=(), set=small.set) == replace(small, scale="")
 
 
-def test_files_are_relative_to_the_folder_of_the_sweep():
-    def files(origin, path):
-        text = f"name: mine\n{SPACE}config: {path}"
-        return sweep_from_yaml(text, origin, loader=lambda _: "baseline: true").config
-
-    assert files("s3://bucket/a/studies/mine.yaml", "../base.yaml") == ("s3://bucket/a/base.yaml",)
-    assert files("/a/studies/mine.yaml", "base.yaml") == ("/a/studies/base.yaml",)
-    assert files("mine.yaml", "base.yaml") == ("base.yaml",)
-    assert files("/a/mine.yaml", "s3://b/base.yaml") == ("s3://b/base.yaml",)
+@pytest.mark.parametrize(
+    ("origin", "path", "opened"),
+    [
+        ("memory://bucket/a/studies/mine.yaml", "../base.yaml", "memory://bucket/a/base.yaml"),
+        ("{tmp}/a/mine.yaml", "../base.yaml", "{tmp}/base.yaml"),
+        ("mine.yaml", "{tmp}/base.yaml", "{tmp}/base.yaml"),
+        ("s3://bucket/mine.yaml", "{tmp}/base.yaml", "{tmp}/base.yaml"),
+    ],
+)
+def test_files_are_relative_to_the_folder_of_the_sweep(tmp_path, origin, path, opened):
+    origin, path, opened = (text.format(tmp=tmp_path) for text in (origin, path, opened))
+    storage.write_bytes(opened, b"baseline: true")
+    assert sweep(f"{SPACE}config: {path}", origin=origin).config == (opened,)
 
 
 @pytest.mark.parametrize(

@@ -10,9 +10,9 @@ from dcae15 import claims
 from dcae15.claims import claim
 from dcae15.sweep import run
 from dcae15.sweep.reading import sweep_from_yaml
-from dcae15.sweep.records import TrialRecord, write_record
+from dcae15.sweep.records import write_record
 from dcae15.sweep.run import dry_run, run_sweep
-from dcae15.sweep.trials import make_trial
+from dcae15.sweep.trials import Trial, make_trial
 
 TEXT = """
 name: mine
@@ -31,9 +31,7 @@ def nothing_included(name):
 def finished(rate, psnr):
     trial = make_trial(SWEEP, {"autoencoder.training.learning_rate": rate})
     metrics = {"psnr.structured.all": psnr}
-    return TrialRecord(
-        trial.id, "mine", values=dict(trial.values), status="finished", metrics=metrics, command=f"at {rate}"
-    )
+    return Trial(trial.id, "mine", values=dict(trial.values), status="finished", metrics=metrics, command=f"at {rate}")
 
 
 @pytest.fixture

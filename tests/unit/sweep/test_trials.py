@@ -9,10 +9,10 @@ import pytest
 from dcae15 import storage
 from dcae15.errors import StorageError
 from dcae15.sweep.file import Sweep
-from dcae15.sweep.records import TrialRecord, label, read_record, read_records, record_uri, write_record
-from dcae15.sweep.trials import make_trial
+from dcae15.sweep.records import label, read_record, read_records, record_uri, write_record
+from dcae15.sweep.trials import Trial, make_trial
 
-FULL = TrialRecord(
+FULL = Trial(
     "0123456789",
     "mine",
     arm="ours, larger",
@@ -44,7 +44,7 @@ def test_a_record_comes_back_as_it_was(tmp_path, changes):
 def test_records_are_listed_by_id_and_nothing_else_is(tmp_path):
     folder = str(tmp_path / "sweep")
     assert read_records(folder) == []
-    made = [TrialRecord(name, "mine", values={"seed": i}) for i, name in enumerate(("b", "a", "c"))]
+    made = [Trial(name, "mine", values={"seed": i}) for i, name in enumerate(("b", "a", "c"))]
     for record in made:
         write_record(folder, record)
     Path(folder, "trials", "notes.txt").write_text("mine")
@@ -71,13 +71,12 @@ def test_a_missing_record_is_none_and_a_damaged_one_is_an_error(tmp_path):
 def test_a_label_says_what_tells_trials_apart(sweep, arm, values, seed, name):
     trial = make_trial(sweep, values, arm, seed)
     assert label(sweep, trial) == name
-    assert label(sweep, TrialRecord(trial.id, "s", arm, seed, values)) == name
 
 
 def test_values_are_named_in_the_order_of_the_space_also_when_the_record_was_read_again(tmp_path):
     sweep = Sweep("s", space={"b.first": (1, 2), "a.second": (3, 4)})
     values = {"b.first": 1, "a.second": 3, "a.rates": [0.1]}
-    write_record(str(tmp_path), TrialRecord("x", "s", values=values))
+    write_record(str(tmp_path), Trial("x", "s", values=values))
     found = read_record(str(tmp_path), "x")
     assert found
     assert label(sweep, found) == label(sweep, make_trial(sweep, values)) == "first=1, second=3, rates=[0.1]"

@@ -7,9 +7,8 @@ import pytest
 
 from dcae15.cluster.tune import RUNG, VALUE, asha, tpe
 from dcae15.sweep.file import Range, Sweep
-from dcae15.sweep.records import TrialRecord
 from dcae15.sweep.schedulers import halving, search
-from dcae15.sweep.trials import make_trial
+from dcae15.sweep.trials import Trial, make_trial
 
 RATE, STEP, DISTANCE = "diffusion.training.learning_rate", "diffusion.prefix.step", "frechet_distance.generated"
 ASHA = Sweep("mine", scheduler="asha", reduction=2)
@@ -20,7 +19,7 @@ TPE = Sweep(
 
 def record(name, status, *distances, **values):
     curve = [{"images": 100.0 * (i + 1), DISTANCE: value} for i, value in enumerate(distances)]
-    return TrialRecord(name, "mine", status=status, curve=curve, values=values)
+    return Trial(name, "mine", status=status, curve=curve, values=values)
 
 
 def decisions(sweep, records, *distances):
