@@ -9,7 +9,7 @@ torch is imported where something is computed: the configuration reads the field
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from dcae15.errors import ConfigError
@@ -273,18 +273,18 @@ def rows(kept: Kept, start: int, stop: int) -> Kept:
     return kept if isinstance(kept, int) or len(kept) == 1 else kept[start:stop]
 
 
-def nearest_prefix(prefixes: Sequence[int], share: float) -> int:
-    """Return the prefix nearest to a share of all channels (the longest prefix); the smaller one of two."""
-    return min(sorted(prefixes), key=lambda prefix: abs(prefix - share * max(prefixes)))
-
-
 LANDMARKS = {"eighth": 1 / 8, "quarter": 1 / 4, "half": 1 / 2, "all": 1.0}
 """Shares of the channels that stand for a curve, by the word that names them whatever C is."""
+IN_TABLES = ("eighth", "quarter", "all")
+"""The landmarks that tables and headline numbers show."""
 
 
-def landmarks(prefixes: Sequence[int]) -> list[int]:
-    """Return the prefixes that stand for a curve: nearest to an eighth and a quarter of all channels, and all; no repeats."""
-    return sorted({nearest_prefix(prefixes, share) for share in (1 / 8, 1 / 4, 1)})
+def landmarks(prefixes: Iterable[int]) -> dict[str, int]:
+    """Return the prefix nearest to each landmark's share of all channels (the longest prefix); the smaller one of two."""
+    ordered = sorted(prefixes)
+    return {
+        word: min(ordered, key=lambda prefix: abs(prefix - share * ordered[-1])) for word, share in LANDMARKS.items()
+    }
 
 
 def default_ladder(channels: int) -> list[int]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any, Literal
+from typing import Literal
 
 from dcae15.channels import Prefix
 from dcae15.config.arms import CONTROLS, arms_of

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 
-from dcae15.channels import landmarks
+from dcae15.channels import IN_TABLES, landmarks
 from dcae15.evaluation.latents import dead_channels
 
 Rows = list[dict[str, float]]
@@ -81,9 +81,9 @@ def headline_scalars(
     """
     scalars: dict[str, float] = {}
     for arms in (reconstruction, structure):
-        for arm, rows in arms.items():
-            shown = landmarks([int(row["prefix"]) for row in rows]) if rows else []
-            for row in (row for row in rows if row["prefix"] in shown):
+        for arm, rows in ((arm, rows) for arm, rows in arms.items() if rows):
+            found = landmarks(int(row["prefix"]) for row in rows)
+            for row in (row for row in rows if row["prefix"] in [found[word] for word in IN_TABLES]):
                 for name, value in row.items():
                     if name != "prefix":
                         scalars[f"evaluation/{name}.{plain(arm)}.c{int(row['prefix'])}"] = value

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from dcae15.channels import nearest_prefix
+from dcae15.channels import landmarks
 from dcae15.report.data import ReportData, Rows
 from dcae15.report.measures import MEASURES, NOT_MEASURED, Measure, measured, number
 
@@ -51,8 +51,8 @@ def headline(data: ReportData) -> Headline:
     tiles: list[Tile] = []
     sentences: list[str] = []
     if ours:
-        prefixes = sorted(int(row["prefix"]) for row in ours)
-        short, full = nearest_prefix(prefixes, 1 / 8), prefixes[-1]
+        found = landmarks(int(row["prefix"]) for row in ours)
+        short, full = found["eighth"], found["all"]
         if short != full:
             where = f"the first {short} of {full} channels"
             tiles += _tiles(f"from {where}", ours, baseline, short, ("psnr", "class_accuracy"))

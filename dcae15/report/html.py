@@ -15,9 +15,9 @@ from PIL import Image
 
 from dcae15.report.data import ReportData
 from dcae15.report.headline import headline, references
-from dcae15.report.measures import MEASURES, RECONSTRUCTION, STRUCTURE, duration, number
+from dcae15.report.measures import MEASURES, RECONSTRUCTION, STRUCTURE, duration, measure_of, number
 from dcae15.report.plots import styles
-from dcae15.report.tables import by_prefix, measure_of, milestone_table, overview
+from dcae15.report.tables import by_prefix, milestone_table, overview
 
 LINKABLE = frozenset({"file", "s3", "gs", "gcs", "abfs", "abfss", "az", "hdfs", "http", "https"})
 LARGEST_PNG = 300_000  # bytes; larger pictures (photographs) are embedded as WebP, which keeps the page mailable

@@ -175,6 +175,11 @@ SUMMARY = ("object_sparsity", "object_front_share", "detail_sparsity", "detail_f
 """Measures of a whole latent, in reading order."""
 
 
+def measure_of(key: str) -> Measure:
+    """Return a measure, also of a name that no report knows."""
+    return MEASURES.get(key) or Measure(key.replace("_", " ").capitalize(), "", digits=3)
+
+
 def measured(value: float | None) -> bool:
     """Whether the value is a finite number."""
     return value is not None and math.isfinite(value)

@@ -84,10 +84,5 @@ class Checkpoints:
         return sorted(path for path in present if path.endswith(".pt") and path + ".json" in present)
 
 
-def checkpoint_names(images_seen: int) -> tuple[str, str]:
-    """Return the names of a checkpoint's two files, in the order in which they are written."""
-    return _name(images_seen), _name(images_seen) + ".json"
-
-
 def _name(images_seen: int) -> str:
     return f"{images_seen:012d}.pt"

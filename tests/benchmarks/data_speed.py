@@ -235,11 +235,12 @@ def feed(source: str, folder: Path, count: int, batch_size: int) -> float:
 
 def data_wait(source: str, folder: Path, steps: int) -> dict[str, float]:
     """Train the default denoiser in one thread; return the share of the time that it waited for data, and images/s."""
+    from dcae15.training.stages import DiT, DiTSpec, choices_of
+
     from dcae15.config import Config
     from dcae15.runtime import LocalRuntime
     from dcae15.training.checkpoint import Checkpoints
     from dcae15.training.objectives import DiffusionObjective
-    from dcae15.training.stages import DiT, DiTSpec, choices_of
     from dcae15.training.trainer import Phase, train
 
     torch.set_num_threads(1)  # two threads that wait for each other measure what else runs on the machine

@@ -218,8 +218,9 @@ def run_arm(job: Job) -> Run:
     Raises:
         RuntimeError: it failed; its output is in the message.
     """
-    from dcae15.cluster.connection import ENVIRONMENT
     from dcae15.command_line import THREADS
+
+    from dcae15.cluster.connection import ENVIRONMENT
 
     environment = {
         name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"

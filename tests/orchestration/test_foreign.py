@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from dcae15.orchestration import export
+from dcae15.orchestration.plan import STAGES, plan
 from safetensors import safe_open
 from safetensors.torch import save_file
 
@@ -20,10 +22,8 @@ from dcae15.errors import ArtifactError, WeightsError
 from dcae15.export.foreign_config import official_dotlist, spec_from_official
 from dcae15.export.foreign_weights import import_autoencoder
 from dcae15.export.layouts import build_autoencoder, from_official
-from dcae15.models.spec import AutoencoderSpec
 from dcae15.models.presets import GRAPH_FIELDS
-from dcae15.orchestration import export
-from dcae15.orchestration.plan import STAGES, plan
+from dcae15.models.spec import AutoencoderSpec
 from dcae15.stages.latents import EncodeWriter, latent_spec, plan_latents
 from tests.scripts import TINY, workplace
 

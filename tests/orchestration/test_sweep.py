@@ -1,9 +1,8 @@
-"""Sweeps on a real Ray: killed and continued, with trials that fail, with trials that go on from others, and wrong ones."""
+"""Sweeps on a real Ray: one is killed and continued while a trial fails and ASHA stops another, one searches."""
 
 from __future__ import annotations
 
 import json
-import shlex
 import shutil
 import subprocess
 import sys
@@ -15,14 +14,12 @@ from typing import Any
 
 import pytest
 
-from dcae15 import artifacts, storage
-from dcae15.command_line import parse
-from dcae15.config import make_trial, sweep_from_yaml
-from dcae15.orchestration.plan import plan
-from dcae15.trials import TrialRecord, label, read_records
+from dcae15 import artifacts
+from dcae15.sweep.records import read_records
+from dcae15.sweep.trials import Trial
 from tests.scripts import REPOSITORY, Done, Workplace, wait_until, workplace
 
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(2400)]
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(1200)]
 
 RATE = "diffusion.training.learning_rate"
 SET = """
@@ -37,25 +34,19 @@ set:
     decoder_depths: [0, 1, 1, 1]
     training: {images: 160, batch_size: 16, warmup_images: 32, log_images: 160, checkpoint_images: 80}
   diffusion:
-    prefix.first: ${autoencoder.prefix.first}
     denoiser: {depth: 1, width: 32, heads: 2}
-    milestones: [160, 320, 480]
-    training: {images: 480, batch_size: 16, warmup_images: 32, log_images: 160, checkpoint_images: 80}
+    training: {images: 320, batch_size: 16, warmup_images: 32, log_images: 160, checkpoint_images: 80}
   sampling: {images: 24, steps: 2, guidance: 1, shard_images: 24, batch_size: 24}
   evaluation: {reconstruction_images: 24, feature_images: 160, probe_images: 0, channel_images: 8, milestone_images: 48}
 """
-CROSSED = f"""
-name: crossed
-question: Which autoencoder, and which rate?
-space: {{autoencoder.prefix.first: [4, 8], {RATE}: [4.0e-3, 1.0e-3]}}
+HALVED = f"""
+name: halved
+question: Which rate?
+arms: {{fine: {{{RATE}: 4.0e-3}}, hopeless: {{{RATE}: 1.0e+30}}, slow: {{{RATE}: 1.0e-9}}}}
 scheduler: asha
 reduction: 2
 {SET}
-"""
-HOPEFUL = f"""
-name: hopeful
-arms: {{hopeless: {{{RATE}: 1.0e+30}}, fine: {{{RATE}: 4.0e-3}}}}
-{SET}
+  diffusion.milestones: [160, 320]
 """
 FOUND = f"""
 name: found
@@ -66,16 +57,9 @@ space: {{autoencoder.training.learning_rate: {{low: 1.0e-4, high: 1.0e-2, log: t
 metric: psnr.structured.all
 mode: max
 {SET}
+  diffusion.enabled: false
 """
-TURNS = f"""
-name: turns
-search: random
-trials: 4
-scheduler: pbt
-concurrent: 2
-space: {{{RATE}: [1.0e-3, 5.0e-3, 1.0e-5, 1.0e-4]}}
-{SET}
-"""
+SHARED = ("prepare_images", "train_autoencoder", "cache_latents")
 
 
 @dataclass(frozen=True)
@@ -90,8 +74,11 @@ class Sweeps:
         file.write_text(text)
         return ["--sweep", str(file), f"storage={self.storage}"]
 
-    def run(self, name: str, text: str, *words: str) -> Done:
-        return self.place.run("sweep", *self.words(name, text), *words, timeout_s=1200)
+    def run(self, name: str, text: str) -> Done:
+        done = self.place.run("sweep", *self.words(name, text), timeout_s=600)
+        assert done.code == 0, done.out[-3000:] + done.err[-3000:]
+        assert "Traceback" not in done.out + done.err
+        return done
 
     def kill_when(self, name: str, text: str, reached: Callable[[], bool], what: str) -> None:
         """Run a sweep until something is reached, and kill its driver there."""
@@ -113,8 +100,10 @@ class Sweeps:
         (found,) = (self.storage / "sweeps").glob(f"{name}-*")
         return found
 
-    def records(self, name: str) -> list[TrialRecord]:
-        return read_records(str(self.folder(name))) if list(self.storage.glob(f"sweeps/{name}-*")) else []
+    def records(self, name: str) -> dict[str, Trial]:
+        """Records by arm, or by id where there are no arms."""
+        folders = list(self.storage.glob(f"sweeps/{name}-*"))
+        return {record.arm or record.id: record for folder in folders for record in read_records(str(folder))}
 
     def tracked(self, copy: Path) -> list[Any]:
         """All runs in MLflow."""
@@ -141,215 +130,101 @@ def sweeps(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sweeps]:
 
 @dataclass(frozen=True)
 class Continued:
-    """A sweep that was killed, and the same command after it.
-
-    Attributes:
-        made: what was there after the kill.
-        killed: the records after the kill.
-        done: the second run.
-    """
+    """A sweep that was killed: what was there then, and the same command after it."""
 
     made: dict[str, str]
-    killed: list[TrialRecord]
+    killed: dict[str, Trial]
     done: Done
 
 
 @pytest.fixture(scope="module")
 def continued(sweeps: Sweeps) -> Continued:
     def measured() -> bool:
-        return any(record.curve for record in sweeps.records("crossed"))
+        return any(record.curve for record in sweeps.records("halved").values())
 
-    sweeps.kill_when("crossed", CROSSED, measured, "a trial has measured its first milestone")
-    made, killed = sweeps.made(), sweeps.records("crossed")
-    done = sweeps.run("crossed", CROSSED)
-    assert done.code == 0, done.out[-3000:] + done.err[-3000:]
-    return Continued(made, killed, done)
+    sweeps.kill_when("halved", HALVED, measured, "a trial has measured its first milestone")
+    made, killed = sweeps.made(), sweeps.records("halved")
+    return Continued(made, killed, sweeps.run("halved", HALVED))
 
 
-def test_every_trial_ends_after_a_kill(sweeps, continued):
-    assert any(record.status == "running" for record in continued.killed), "the kill came too late"
-    records = sweeps.records("crossed")
-    assert Counter(tuple(record.values.values()) for record in records) == Counter(
-        [(first, rate) for first in (4, 8) for rate in (1e-3, 4e-3)]
-    )
-    assert {record.status for record in records} <= {"finished", "stopped"}
-    for record in records:
-        assert record.error == "" and record.seconds > 0
-        assert [row["images"] for row in record.curve] == [160, 320, 480][: len(record.curve)]
-        if record.status == "finished":
-            assert len(record.curve) == 3 and record.metrics["frechet_distance.generated"] > 0
-            assert Path(record.report).exists()
+def test_after_a_kill_one_ends_one_is_stopped_and_one_has_failed(sweeps, continued):
+    assert "running" in {record.status for record in continued.killed.values()}, "the kill came too late"
+    records = sweeps.records("halved")
+    assert {arm: record.status for arm, record in records.items()} == {
+        "fine": "finished",
+        "hopeless": "failed",
+        "slow": "stopped",
+    }
+    fine, hopeless, slow = (records[arm] for arm in ("fine", "hopeless", "slow"))
+    assert [row["images"] for row in fine.curve] == [160, 320] and [row["images"] for row in slow.curve] == [160]
+    assert fine.metrics["frechet_distance.generated"] > 0 and Path(fine.report).exists()
+    assert hopeless.metrics == {}
+    assert hopeless.error.startswith("train_diffusion: ") and "not finite" in hopeless.error
+    assert all(record.seconds > 0 for record in records.values())
 
 
 def test_what_trials_share_is_made_once(sweeps, continued):
-    assert {storage.join(uri) for uri in continued.made}, "something was finished before the kill"
+    assert continued.made, "something was finished before the kill"
     now = sweeps.made()
     assert {uri: now[uri] for uri in continued.made} == continued.made, "and was not made again"
-    ran: Counter[str] = Counter()
-    fingerprints: dict[str, set[str]] = {}
-    for record in sweeps.records("crossed"):
-        for name, stage in record.stages.items():
-            ran[stage["fingerprint"]] += stage["ran"]
-            fingerprints.setdefault(name, set()).add(stage["fingerprint"])
-    assert set(ran.values()) == {1}
-    counts = {name: len(found) for name, found in fingerprints.items()}
-    assert counts["prepare_images"] == 1 and counts["train_diffusion"] == 4
-    assert counts["train_autoencoder"] == counts["cache_latents"] == 2
+    ran = Counter(
+        (name, stage["fingerprint"])
+        for record in sweeps.records("halved").values()
+        for name, stage in record.stages.items()
+        if stage["ran"]
+    )
+    assert [count for (name, _), count in ran.items() if name in SHARED] == [1, 1, 1]
+    assert len([1 for name, _ in ran if name == "train_diffusion"]) == 3
 
 
 def test_the_command_says_how_it_goes_and_what_is_best(sweeps, continued):
-    out = continued.done.out
-    assert "2 trials at once" in out
-    assert "crossed: 4 trials: " in out and "frechet_distance.generated" in out
-    assert f"report: {sweeps.folder('crossed')}/sweep.html" in out
-    best = min(
-        (record for record in sweeps.records("crossed") if record.status == "finished"),
-        key=lambda record: record.metrics["frechet_distance.generated"],
-    )
-    assert f"rerun it: {best.command}" in out
-    assert "Traceback" not in out + continued.done.err
-
-
-def test_the_page_and_its_numbers_are_there(sweeps, continued):
-    folder = sweeps.folder("crossed")
+    folder, out = sweeps.folder("halved"), continued.done.out
+    fine = sweeps.records("halved")["fine"]
+    assert "2 trials at once" in out and "halved: 3 trials: " in out and "1 failed" in out
+    assert f"best: fine: frechet_distance.generated {fine.metrics['frechet_distance.generated']:.4g}" in out
+    assert f"rerun it: {fine.command}" in out and f"report: {folder}/sweep.html" in out
     assert sorted(path.name for path in folder.iterdir()) == ["sweep.html", "sweep.json", "trials", "trials.csv"]
-    assert "Which autoencoder, and which rate?" in (folder / "sweep.html").read_text()
-    assert len((folder / "trials.csv").read_text().strip().splitlines()) == 5
-    numbers = json.loads((folder / "sweep.json").read_text())
-    assert {trial["id"] for trial in numbers["trials"]} == {record.id for record in sweeps.records("crossed")}
-    assert not list(sweeps.storage.glob(".ray/*")), "nor anything of Tune's, also of the killed run"
+    page = (folder / "sweep.html").read_text()
+    assert "Which rate?" in page and "not finite" in page
+    assert len((folder / "trials.csv").read_text().strip().splitlines()) == 4
+    assert json.loads((folder / "sweep.json").read_text())["best"] == fine.id
+    assert not list(sweeps.storage.glob(".ray/*")), "nothing of Tune's is left, also of the killed run"
 
 
 def test_tracked_is_one_tree(sweeps, continued, tmp_path):
     runs = sweeps.tracked(tmp_path / "mlflow.db")
     parent = {run.info.run_id: run.data.tags.get("mlflow.parentRunId") for run in runs}
-    (top,) = (run for run in runs if run.info.run_name == "crossed")
+    (top,) = (run for run in runs if run.info.run_name == "halved")
     assert parent[top.info.run_id] is None and top.info.status == "FINISHED"
-    records = {record.run_id: record for record in sweeps.records("crossed")}
-    trials = [run for run in runs if parent[run.info.run_id] == top.info.run_id]
-    assert {run.info.run_id for run in trials} == set(records) and len(records) == 4
-    for run in trials:
-        record = records[run.info.run_id]
-        assert run.info.status == "FINISHED"
-        assert {path: float(run.data.params[path]) for path in record.values} == record.values
-        assert run.data.metrics.items() >= record.metrics.items()
+    records = {record.run_id: record for record in sweeps.records("halved").values()}
+    trials = {records[run.info.run_id].arm: run for run in runs if parent[run.info.run_id] == top.info.run_id}
+    assert {arm: run.info.status for arm, run in trials.items()} == {
+        "fine": "FINISHED",
+        "hopeless": "FAILED",
+        "slow": "FINISHED",
+    }
+    assert "not finite" in trials["hopeless"].data.tags["error"] and "stopped" in trials["slow"].data.tags["ended"]
+    fine = sweeps.records("halved")["fine"]
+    assert trials["fine"].data.metrics.items() >= fine.metrics.items()
+    assert trials["fine"].data.params == {"arm": "fine", "seed": "0"}
     stages = [run for run in runs if parent[run.info.run_id] in records]
     names = Counter(run.info.run_name for run in stages)
-    assert names["prepare_images"] == 1 and names["train_autoencoder"] == names["cache_latents"] == 2
-    assert names["train_diffusion"] == 4
-    assert len(runs) == 1 + 4 + len(stages)
-    unfinished = {run.info.run_name for run in stages if run.info.status != "FINISHED"}
-    assert unfinished <= {"train_diffusion"}, "only where the scheduler stopped a trial"
+    assert [names[name] for name in (*SHARED, "train_diffusion")] == [1, 1, 1, 3]
+    assert len(runs) == 1 + 3 + len(stages)
 
 
-def test_a_finished_sweep_is_only_reported_again(sweeps, continued):
-    sessions, records = sweeps.place.ray_sessions(), sweeps.records("crossed")
-    page = sweeps.folder("crossed") / "sweep.html"
-    page.unlink()
-    done = sweeps.place.run("sweep", "--sweep", "crossed.yaml", f"storage={sweeps.storage}")  # in the working directory
-    assert done.code == 0, done.err
-    assert sweeps.place.ray_sessions() == sessions, "no Ray was started"
-    assert f"report: {page}" in done.out and page.exists()
-    assert sweeps.records("crossed") == records
-
-
-def test_a_trial_that_fails_is_reported_and_does_not_fail_the_sweep(sweeps, continued, tmp_path):
-    # Two trials at once on two CPUs, and each has a worker of Ray Train: if trials held CPUs themselves, none would be left.
-    done = sweeps.run("hopeful", HOPEFUL, "scaling.num_workers=1", "scaling.cpus_per_worker=1")
-    assert done.code == 0, done.out[-3000:] + done.err[-3000:]
-    records = {record.arm: record for record in sweeps.records("hopeful")}
-    assert records["fine"].status == "finished"
-    assert not any(stage["ran"] for name, stage in records["fine"].stages.items() if name == "train_autoencoder")
-    failed = records["hopeless"]
-    assert failed.status == "failed" and failed.metrics == {}
-    assert failed.error.startswith("train_diffusion: ") and "not finite" in failed.error
-    assert "1 failed" in done.out and "best: fine" in done.out
-    assert "not finite" in (sweeps.folder("hopeful") / "sweep.html").read_text()
-    runs = {run.info.run_id: run for run in sweeps.tracked(tmp_path / "mlflow.db")}
-    assert runs[failed.run_id].info.status == "FAILED" and "not finite" in runs[failed.run_id].data.tags["error"]
-    assert runs[runs[failed.run_id].data.tags["mlflow.parentRunId"]].info.status == "FINISHED"
-
-
-def test_a_search_draws_its_trials_on_its_way(sweeps):
-    done = sweeps.run("found", FOUND, "diffusion.enabled=false")
-    assert done.code == 0, done.out[-3000:] + done.err[-3000:]
+def test_a_search_draws_its_trials_on_its_way_and_is_only_reported_again(sweeps, continued):
+    done = sweeps.run("found", FOUND)
     assert "1 trials at once" in done.out
     records = sweeps.records("found")
-    assert [record.status for record in records] == ["finished"] * 2, [record.error for record in records]
-    (first, second) = (record.values["autoencoder.training.learning_rate"] for record in records)
+    assert [record.status for record in records.values()] == ["finished"] * 2
+    first, second = (record.values["autoencoder.training.learning_rate"] for record in records.values())
     assert first != second and all(1e-4 <= rate <= 1e-2 for rate in (first, second))
-    best = max(records, key=lambda record: record.metrics["psnr.structured.all"])
+    best = max(records.values(), key=lambda record: record.metrics["psnr.structured.all"])
     assert f"rerun it: {best.command}" in done.out
 
-    sessions = sweeps.place.ray_sessions()
-    again = sweeps.run("found", FOUND, "diffusion.enabled=false")
-    assert again.code == 0 and f"rerun it: {best.command}" in again.out
-    assert sweeps.place.ray_sessions() == sessions and sweeps.records("found") == records
-
-
-def test_a_population_goes_on_from_its_best_also_after_a_kill(sweeps, continued, tmp_path):
-    def measured() -> bool:
-        return sum(len(record.curve) for record in sweeps.records("turns")) >= 5
-
-    sweeps.kill_when("turns", TURNS, measured, "all have measured their first milestone, and one its second")
-    killed = {record.id: record for record in sweeps.records("turns")}
-    assert any(record.status == "running" for record in killed.values()), "the kill came too late"
-    done = sweeps.run("turns", TURNS)
-    assert done.code == 0, done.out[-3000:] + done.err[-3000:]
-    records = sweeps.records("turns")
-    assert [record.status for record in records] == ["finished"] * 4, [record.error for record in records]
-    planned = {make_trial(sweep_from_yaml(TURNS, ""), record.values).id for record in records}
-    assert planned != {record.id for record in records}, "a worse one went on from a better one, with another schedule"
-    for record in records:
-        before = killed[record.id]
-        if record.values == before.values:  # it went on as it was
-            assert record.curve[: len(before.curve)] == before.curve
-        assert [row["images"] for row in record.curve] == [160, 320, 480]
-        config = parse(shlex.split(record.command)[2:], "").config
-        made = {stage.name: stage.fingerprint for stage in plan(config)}
-        assert made == {name: stage["fingerprint"] for name, stage in record.stages.items()}, (
-            "the command makes it again"
-        )
-        history = [
-            json.loads(line)
-            for line in Path(record.stages["train_diffusion"]["uri"], "history.jsonl").read_text().splitlines()
-        ]
-        assert [row["images"] for row in history] == [160, 320, 480]
-    runs = {run.info.run_id: run for run in sweeps.tracked(tmp_path / "mlflow.db")}
-    for record in records:
-        run = runs[record.run_id]
-        assert run.data.tags["trial"] == label(sweep_from_yaml(TURNS, ""), record), "its schedule as it is at the end"
-        assert set(run.data.params) == {"arm", "seed", RATE}
-    assert "Traceback" not in done.out + done.err
-    assert sorted(path.name for path in sweeps.folder("turns").iterdir()) == [
-        "sweep.html",
-        "sweep.json",
-        "trials",
-        "trials.csv",
-    ]
-    left = [path for path in sweeps.storage.rglob("checkpoints") if (path.parent / "manifest.json").exists()]
-    assert left == []
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        (CROSSED.replace("prefix.first: [", "prefix.frist: ["), "did you mean autoencoder.prefix.first"),
-        (
-            CROSSED.replace("[4, 8]", "[]"),
-            "space.autoencoder.prefix.first is an empty list, so that there are no trials",
-        ),
-        (CROSSED + "cpus_per_trial: 99", "cpus_per_trial is 99, the cluster has "),
-        (CROSSED + "metric: frechet_distance.genrated", "metric 'frechet_distance.genrated' is reported by no stage"),
-    ],
-    ids=["field", "empty", "resources", "metric"],
-)
-def test_what_cannot_work_is_said_before_anything_starts(sweeps, tmp_path, text, message):
-    place, sessions = sweeps.place, sweeps.place.ray_sessions()
-    there = Sweeps(place, tmp_path / "storage")
-    done = there.run("wrong", text)
-    assert done.code == 2, done.out + done.err
-    assert message in done.err and "Traceback" not in done.err
-    assert not list(there.storage.rglob("trials/*")) and there.made() == {}
-    if "99" not in text:  # else Ray had to be asked what there is
-        assert place.ray_sessions() == sessions and not there.storage.exists()
+    sessions, page = sweeps.place.ray_sessions(), sweeps.folder("found") / "sweep.html"
+    page.unlink()
+    again = sweeps.run("found", FOUND)
+    assert f"rerun it: {best.command}" in again.out and page.exists()
+    assert sweeps.place.ray_sessions() == sessions and sweeps.records("found") == records, "no Ray was started"

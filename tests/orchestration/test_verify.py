@@ -8,13 +8,13 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from dcae15.orchestration import verify
+from dcae15.orchestration.plan import plan
 
 from dcae15 import artifacts, open_latents
 from dcae15.cluster import Cluster
 from dcae15.config import Config, LatentsConfig
 from dcae15.errors import ArtifactError, DataError
-from dcae15.orchestration import verify
-from dcae15.orchestration.plan import plan
 from dcae15.stages.latent_check import check_latents
 from dcae15.stages.latents import cache_latents
 from tests.latent_sets import make_autoencoder, make_images, make_latents

@@ -8,7 +8,6 @@ from dcae15.channels import (
     keep,
     landmarks,
     mean_over_kept,
-    nearest_prefix,
     rows,
 )
 from dcae15.errors import ConfigError
@@ -133,25 +132,24 @@ def test_the_choices_are_a_list_or_first_and_step(fields, expected):
     assert Prefix(**fields).resolved(32).choices == expected
 
 
-def test_landmarks_are_an_eighth_a_quarter_and_all():
-    assert landmarks([4, 8, 12, 16, 32]) == [4, 8, 32]
-    assert landmarks([16, 32, 64, 128]) == [16, 32, 128]
-    assert landmarks([20, 32]) == [20, 32]
-    assert landmarks([1]) == [1]
+@pytest.mark.parametrize(
+    ("prefixes", "found"),
+    [
+        ([4, 8, 12, 16, 32], [4, 8, 16, 32]),
+        ([128, 64, 32, 16], [16, 32, 64, 128]),
+        ([2, 6, 32], [2, 6, 6, 32]),  # the smaller of two that are as near
+        ([20, 32], [20, 20, 20, 32]),
+        ([1], [1, 1, 1, 1]),
+    ],
+)
+def test_landmarks_are_the_prefixes_nearest_to_shares_of_all_channels(prefixes, found):
+    assert landmarks(prefixes) == dict(zip(["eighth", "quarter", "half", "all"], found, strict=True))
 
 
 def test_the_default_ladder_ends_with_all_channels():
     assert default_ladder(128) == [16, 32, 64, 128]
     assert default_ladder(12) == [1, 3, 6, 12]
     assert default_ladder(1) == [1]
-
-
-@pytest.mark.parametrize(
-    ("prefixes", "short"),
-    [([4, 8, 16, 32], 4), ([16, 32, 64, 128], 16), ([2, 6, 32], 2), ([8, 16, 100], 16), ([32], 32)],
-)
-def test_the_prefix_nearest_to_a_share_is_the_smaller_of_two(prefixes, short):
-    assert nearest_prefix(prefixes, 1 / 8) == short
 
 
 SETTINGS = [

@@ -7,8 +7,8 @@ import importlib.util
 from pathlib import Path
 
 import pytest
-
 from dcae15.command_line import run_script
+
 from dcae15.errors import DataError
 from dcae15.stages import image_check
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from dcae15.training.stages import milestones_of, snapshot_uri, train_diffusion
 
 from dcae15 import artifacts, storage
 from dcae15.config import Config
@@ -17,7 +18,6 @@ from dcae15.runtime import LocalRuntime
 from dcae15.stages.image_sampling import SPLIT, SampleWriter
 from dcae15.stages.shard_writing import ShardPlan
 from dcae15.tracking import Tracker
-from dcae15.training.stages import milestones_of, snapshot_uri, train_diffusion
 from tests.latent_sets import make_autoencoder, make_images, make_latents
 
 

@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 
 from dcae15.report.data import ReportData, StageSummary
+from dcae15.report.figures import pictures
+from dcae15.report.html import render
 
 PREFIXES = [4, 8, 12, 16, 20, 24, 28, 32]
 NAN = float("nan")
@@ -158,6 +160,10 @@ def report_data(side: int = 32, images: int = 8) -> ReportData:
         },
         channel_means={"structured": (inputs, means(inputs)), "baseline": (inputs, means(inputs[::-1]))},
     )
+
+
+def html_of(data: ReportData) -> str:
+    return render(data, pictures(data))
 
 
 @pytest.fixture

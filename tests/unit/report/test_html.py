@@ -11,7 +11,7 @@ from dcae15.report import figures, html
 from dcae15.report.data import ReportData, StageSummary
 from dcae15.report.html import link
 from dcae15.report.plots import png
-from tests.unit.report.conftest import report_data
+from tests.unit.report.conftest import html_of, report_data
 
 NAN = float("nan")
 BLANK = png(Figure())
@@ -53,7 +53,7 @@ class Page(HTMLParser):
 
 
 def test_the_page_holds_everything_and_loads_nothing(data: ReportData):
-    text = render(data)
+    text = html_of(data)
     page = Page(text)
     assert page.open == []
     assert len(page.attributes("src")) == 10
@@ -74,7 +74,7 @@ def test_the_page_stays_below_3_megabytes(side):
 
 
 def test_sections_stand_in_reading_order(data: ReportData):
-    text = Page(render(data)).text
+    text = Page(html_of(data)).text
     titles = ["What ran", "Partial channels", "Reconstruction over", "Is the latent space", "Generation", "Training"]
     positions = [text.index(title) for title in [*titles, "Configuration", "Environment", "Warnings"]]
     assert positions == sorted(positions)
@@ -102,7 +102,7 @@ def test_hostile_text_is_shown_not_run(data: ReportData):
         grids={EVIL: data.grids["structured"]},
         samples={EVIL: data.samples["disc"]},
     )
-    page = Page(render(hostile))
+    page = Page(html_of(hostile))
     assert page.open == []
     assert "script" not in {tag for tag, _ in page.tags}
     assert set(page.attributes("href")) == {"#warnings"}
@@ -127,7 +127,7 @@ def test_only_addresses_of_storage_become_links(uri, address):
 
 
 def test_a_report_without_anything_still_is_a_page(empty: ReportData):
-    page = Page(render(empty))
+    page = Page(html_of(empty))
     assert page.open == []
     assert page.attributes("src") == []
     assert "No stage was recorded" in page.text
@@ -139,7 +139,7 @@ def test_a_report_without_anything_still_is_a_page(empty: ReportData):
 def test_without_a_baseline_the_page_says_so(data: ReportData):
     only = {"reconstruction", "structure", "channels", "arm_summary", "channel_means", "grids"}
     alone = dataclasses.replace(data, **{name: {"structured": getattr(data, name)["structured"]} for name in only})
-    text = Page(render(alone)).text
+    text = Page(html_of(alone)).text
     assert "No baseline was measured" in text
     assert "difference" not in text
 
@@ -150,7 +150,7 @@ def test_without_classes_samples_have_no_names_and_accuracy_is_left_out(data: Re
         for arm, rows in data.reconstruction.items()
     }
     text = Page(
-        render(
+        html_of(
             dataclasses.replace(
                 data, samples={"": data.samples["disc"]}, reconstruction=rows, generation={"frechet_distance": 3.0}
             )
@@ -168,7 +168,7 @@ def test_empty_arms_and_classes_are_passed_over(data: ReportData):
         grids={"baseline": (nothing, np.zeros((8, 0, 32, 32, 3), dtype=np.uint8))},
         reconstruction={"structured": data.reconstruction["structured"], "baseline": []},
     )
-    page = Page(render(sparse))
+    page = Page(html_of(sparse))
     assert "Samples" not in page.text
     assert "Partial channels" not in page.text
 
@@ -182,6 +182,6 @@ def test_nan_is_written_as_not_measured(data: ReportData):
         generation={"frechet_distance": NAN, "recall": 0.5},
         stages=[dataclasses.replace(data.stages[0], seconds=NAN)],
     )
-    text = Page(render(gaps)).text
+    text = Page(html_of(gaps)).text
     assert text.count("not measured") == 3
     assert not re.search(r"\bnan\b", text, re.IGNORECASE)

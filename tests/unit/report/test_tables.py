@@ -5,7 +5,8 @@ import pytest
 from dcae15.report.data import ReportData
 from dcae15.report.measures import MEASURES, RECONSTRUCTION, STRUCTURE, SUMMARY
 from dcae15.report.tables import overview
-from tests.unit.report.test_html import Page, render
+from tests.unit.report.conftest import html_of
+from tests.unit.report.test_html import Page
 
 
 def with_rows(data: ReportData, **arms: dict[int, dict[str, float]]) -> ReportData:
@@ -62,14 +63,14 @@ def test_neither_direction_is_better_for_the_effective_rank(data: ReportData):
 def test_three_arms_stand_side_by_side_on_the_page(data: ReportData):
     names = ("reconstruction", "structure", "channels", "arm_summary", "channel_means", "grids", "prefixes")
     third = {name: {**getattr(data, name), "random": getattr(data, name)["baseline"]} for name in names}
-    page = Page(render(dataclasses.replace(data, **third)))
+    page = Page(html_of(dataclasses.replace(data, **third)))
     assert page.open == []
     assert len(page.attributes("src")) == 12, "two more grids"
     assert "than the control with random masks" in page.text
 
 
 def test_without_generated_images_the_page_has_no_generation_but_the_protocol(data: ReportData):
-    page = Page(render(dataclasses.replace(data, generation={}, samples={})))
+    page = Page(html_of(dataclasses.replace(data, generation={}, samples={})))
     assert "Generation" not in page.text
     assert "Protocol of the measures" in page.text
     assert "classifier of this image set" in page.text
@@ -83,6 +84,6 @@ def test_a_section_that_was_not_measured_is_left_out(data: ReportData, missing: 
         "channel_means": "Mean over the channels",
         "structure": "Linear probe",
     }[missing]
-    assert title in Page(render(data)).text
-    page = Page(render(dataclasses.replace(data, **{missing: {}})))
+    assert title in Page(html_of(data)).text
+    page = Page(html_of(dataclasses.replace(data, **{missing: {}})))
     assert page.open == [] and title not in page.text

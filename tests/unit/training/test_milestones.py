@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from dcae15.orchestration.plan import plan
 from safetensors.torch import load as from_safetensors
 
 import dcae15
 from dcae15 import artifacts, storage
 from dcae15.config import Config, build, check, from_overrides
 from dcae15.errors import ArtifactError, ConfigError
-from dcae15.orchestration.plan import plan
 from dcae15.tracking import Tracker
 from dcae15.training import stages
 from dcae15.training.checkpoint import Checkpoints

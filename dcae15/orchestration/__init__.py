@@ -1,1 +1,0 @@
-"""The stages on Ray; the only package that imports it."""
