@@ -50,7 +50,6 @@ def run(context: Context, inputs: Mapping[str, str], output: Output) -> None:
         config=context.config,
         images=inputs["images"],
         autoencoders={arm: inputs[role] for arm, role in ROLES.items() if role in inputs},
-        denoiser=inputs.get("denoiser", ""),
         samples=inputs.get("samples", ""),
         uri=output.uri,
         fingerprint=output.fingerprint,

@@ -163,5 +163,5 @@ def weights(out: str | Path) -> bytes:
 
 def run(stage: str, config: Config, source: str, out: str | Path, tracker: Any = None, **extra: Any) -> bytes:
     """Train to the end; return the bytes of the averaged and the last weights."""
-    train(stage, config, source, out, tracker=tracker or NullTracker(), **extra)
+    train(stage, config, source, out, tracker=tracker or Tracker(), **extra)
     return weights(out)
