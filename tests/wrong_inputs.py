@@ -10,20 +10,19 @@ It uses nothing of the library but the scripts of `pipelines/`, which run in thi
 from __future__ import annotations
 
 import contextlib
-import io
 import json
 import os
-import runpy
 import shutil
-import signal
 import sys
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-HERE = Path(__file__).resolve().parents[1]
-PRIVATE = ("RAY_", "AWS_", "MLFLOW_", "DCAE15_")
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from tests.scripts import PRIVATE, REPOSITORY, run_here
+
 SWEEP = "name: mine\nspace: {sampling.guidance: [2, 4]}\n"
 MANIFEST = json.dumps({"kind": "latents", "schema": 3, "fingerprint": "0123456789abcdef"})
 FILES = {
@@ -93,7 +92,7 @@ WRONG_INPUTS = (
     _wrong("full baseline=maybe", "baseline is 'maybe'", "true or false"),
     _wrong("full autoencoder.encoder_widths=[a]", "autoencoder.encoder_widths is ", "a list of whole numbers"),
     _wrong("full autoencoder.training.learning_rate=.nan", "autoencoder.training.learning_rate", "finite"),
-    _wrong("full storage=${oc.env:NOT_THERE}", "storage", "NOT_THERE"),
+    _wrong("full storage=${oc.env:NOT_TREPOSITORY}", "storage", "NOT_TREPOSITORY"),
     _wrong("full --resume", "unrecognized arguments: --resume"),
     # files
     _wrong("full --config absent.yaml", "--config absent.yaml cannot be read"),
@@ -148,8 +147,7 @@ WRONG_INPUTS = (
 @contextlib.contextmanager
 def place() -> Iterator[Path]:
     """Yield the folder ``TMP`` and make it the working directory; afterwards this process is as it was."""
-    before, variables, handler = Path.cwd(), dict(os.environ), signal.getsignal(signal.SIGTERM)
-    folder, path, argv = Path(tempfile.mkdtemp()), list(sys.path), sys.argv
+    before, variables, folder = Path.cwd(), dict(os.environ), Path(tempfile.mkdtemp())
     for name, content in FILES.items():
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_bytes(content)
@@ -163,24 +161,14 @@ def place() -> Iterator[Path]:
         os.chdir(before)
         os.environ.clear()
         os.environ.update(variables)
-        signal.signal(signal.SIGTERM, handler)
-        sys.path[:], sys.argv = path, argv
         shutil.rmtree(folder)
 
 
-def outcome(wrong: WrongInput, checkout: Path = HERE) -> tuple[int, str]:
+def outcome(wrong: WrongInput, checkout: Path = REPOSITORY) -> tuple[int, str]:
     """Run a command within `place`; return its exit code and what it wrote to stderr, without names of this machine."""
     name, *words = wrong.command.split(" ")
-    script = checkout / "pipelines" / f"{name}.py"
-    sys.argv = [str(script), *words]
-    code: object = 0
-    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()) as text:
-        try:
-            runpy.run_path(str(script), run_name="__main__")
-        except SystemExit as end:
-            code = end.code
-    message = text.getvalue().replace(str(checkout), "CHECKOUT").replace(str(Path.cwd()), "TMP")
-    return (code if isinstance(code, int) else 1), message
+    code, _, message = run_here(checkout / "pipelines" / f"{name}.py", words)
+    return code, message.replace(str(checkout), "CHECKOUT").replace(str(Path.cwd()), "TMP")
 
 
 def main(checkout: Path) -> None:
@@ -192,4 +180,4 @@ def main(checkout: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]).resolve() if len(sys.argv) > 1 else HERE)
+    main(Path(sys.argv[1]).resolve() if len(sys.argv) > 1 else REPOSITORY)
