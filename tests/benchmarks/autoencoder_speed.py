@@ -14,139 +14,238 @@ MACs are those that torch.utils.flop_counter sees (convolutions, matrix products
 from __future__ import annotations
 
 import argparse
-import dataclasses
-import importlib.metadata
+import functools
+import gc
 import importlib.util
+import itertools
 import json
-import platform
-import statistics
+import math
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch.utils.flop_counter import FlopCounterMode
-
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from dcae15.models.autoencoder import Autoencoder
-from tests.benchmarks.autoencoder_arms import TINY, Arm, Job, diffusers_twin, run_job, spec_of
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+from torch.utils.flop_counter import FlopCounterMode
+
+from dcae15.export.foreign_config import diffusers_config
+from dcae15.models.autoencoder import Autoencoder, AutoencoderSpec
+from dcae15.models.presets import preset as published
+from tests.benchmarks.results import keep, ratio, spread, table
 
 ARMS = ("ours", "diffusers")
 OPERATIONS = ("encode", "decode", "train_step")
 SWITCHES = ("bf16", "channels_last", "compile", "activation_checkpointing")
 CUDA_SWITCHES = ("plain", "bf16", "bf16+channels_last", "bf16+compile", "bf16+activation_checkpointing")
 PRESETS = ("dc-ae-f32c128-1.5", "dc-ae-f64c128-1.5")
+TINY = "tiny"  # the graph of --quick
 
 
-def size(preset: str, resolution: int, arms: Sequence[str]) -> dict[str, Any]:
+def network_of(arm: str, preset: str) -> tuple[Any, AutoencoderSpec]:
+    """Return an implementation of a graph on the meta device, and the graph."""
+    spec = AutoencoderSpec(4, (8, 8, 16), (0, 1, 1), (8, 8, 16), (0, 1, 1)) if preset == TINY else published(preset)
+    with torch.device("meta"):
+        if arm == "ours":
+            return Autoencoder(spec), spec
+        from diffusers import AutoencoderDC  # pyright: ignore[reportMissingImports]
+
+        return AutoencoderDC.from_config(diffusers_config(spec, 1.0)), spec
+
+
+class Arm:
+    """One implementation under test; its functions take and return plain tensors."""
+
+    def __init__(self, name: str, network: Any, switches: Sequence[str] = (), device: str = "cpu") -> None:
+        self.network, self.plain = network, {} if name == "ours" else {"return_dict": False}
+        self.autocast = functools.partial(torch.autocast, device, torch.bfloat16, enabled="bf16" in switches)
+        if "activation_checkpointing" in switches:
+            for stage in (*network.encoder.down_blocks, *network.decoder.up_blocks):
+                for block in stage.children():
+                    block.forward = functools.partial(checkpoint, block.forward, use_reentrant=False)
+        if "compile" in switches:
+            network.encoder.compile()
+            network.decoder.compile()
+
+    def encode(self, pixels: Tensor) -> Tensor:
+        made = self.network.encode(pixels, **self.plain)
+        return made[0] if self.plain else made
+
+    def decode(self, latents: Tensor) -> Tensor:
+        made = self.network.decode(latents, **self.plain)
+        return made[0] if self.plain else made
+
+
+class Bench:
+    """The arms of a job, sharing all weights, and the inputs of its operations."""
+
+    def __init__(self, preset: str, switches: Sequence[str], arms: Sequence[str], side: int, batch: int, device: str):
+        networks = {arm: network_of(arm, preset)[0] for arm in {"ours", *arms}}
+        spec = networks["ours"].spec
+        form = torch.channels_last if "channels_last" in switches else torch.contiguous_format
+        generator = torch.Generator().manual_seed(0)
+        weights = {}
+        for name, value in networks["ours"].state_dict().items():
+            # As after training: norms at 1, the others small enough that the signal keeps its size.
+            is_norm = "norm" in name and name.endswith("weight")
+            std = 0.5 / math.sqrt(math.prod(value.shape[1:])) if value.ndim > 1 else 0.0
+            tensor = torch.randn(value.shape, generator=generator) * std + float(is_norm)
+            tensor = tensor.to(device, memory_format=form if value.ndim == 4 else torch.contiguous_format)
+            weights[name] = nn.Parameter(tensor)
+        for network in networks.values():
+            network.load_state_dict(weights, assign=True)
+        self.arms = {arm: Arm(arm, networks[arm], switches, device) for arm in arms}
+        self.optimizer = torch.optim.AdamW(list(weights.values()), lr=1e-6)
+        shapes = (3, side, side), (spec.latent_channels, *[side // spec.spatial_compression] * 2)
+        noise = [torch.rand((batch, *shape), generator=generator) * 2 - 1 for shape in shapes]
+        self.pixels, self.latents = (made.to(device, memory_format=form) for made in noise)
+
+    def call(self, arm: str, operation: str) -> None:
+        """Do one operation once."""
+        network = self.arms[arm]
+        if operation != "train_step":
+            with torch.no_grad(), network.autocast():
+                getattr(network, operation)(self.pixels if operation == "encode" else self.latents)
+            return
+        with network.autocast():
+            reconstruction = network.decode(network.encode(self.pixels))
+        loss = (reconstruction.float() - self.pixels).abs().mean()
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        self.optimizer.step()
+
+    @torch.no_grad()
+    def check(self) -> None:
+        """Make sure that all arms compute the same; raise ArithmeticError if not."""
+        for operation, x in (("encode", self.pixels), ("decode", self.latents)):
+            results = []
+            for arm in self.arms.values():
+                with arm.autocast():
+                    results.append(getattr(arm, operation)(x).float())
+            error = max(float((r - results[0]).norm() / results[0].norm()) for r in results)
+            if not error < 0.05:  # bf16 and compiled kernels round elsewhere
+                raise ArithmeticError(f"{operation} differs between the arms by {error:.2g} of the result's norm")
+
+    def forget(self) -> None:
+        """Free the gradients."""
+        self.optimizer.zero_grad(set_to_none=True)
+        gc.collect()
+
+
+def size(preset: str, side: int, arms: Sequence[str]) -> dict[str, Any]:
     """Return what needs no computation: parameters, the latent's shape, and MACs per image of each arm."""
-    spec = spec_of(preset)
     macs: dict[str, dict[str, int]] = {}
     parameters, shape = 0, ()
     for arm in arms:
-        with torch.device("meta"):
-            network = Autoencoder(spec) if arm == "ours" else diffusers_twin(spec)
-            x = torch.empty(1, 3, resolution, resolution)
+        network, spec = network_of(arm, preset)
         parameters = sum(p.numel() for p in network.parameters())
-        wrapped, macs[arm] = Arm(arm, network, (), "cpu"), {}
+        shape = (spec.latent_channels, *[side // spec.spatial_compression] * 2)
+        x, wrapped, macs[arm] = torch.empty(1, 3, side, side, device="meta"), Arm(arm, network), {}
         for operation in ("encode", "decode"):
             with FlopCounterMode(display=False) as counter, torch.no_grad():
                 x = getattr(wrapped, operation)(x)
             macs[arm][operation] = counter.get_total_flops() // 2
-            shape = shape or tuple(x.shape[1:])
     return {"parameters": parameters, "latent_shape": shape, "macs": macs}
 
 
-def run(job: Job) -> dict[str, Any]:
-    """Run a job in a fresh process.
-
-    Raises:
-        RuntimeError: it failed; its output is in the message.
-    """
-    command = [sys.executable, __file__, "--job", json.dumps(dataclasses.asdict(job))]
-    done = subprocess.run(command, text=True, capture_output=True)
-    if done.returncode:
-        raise RuntimeError(f"{job} failed:\n{done.stdout[-1000:]}\n{done.stderr[-3000:]}")
-    return json.loads(done.stdout.splitlines()[-1])
-
-
-def measure(job: Job) -> dict[str, Any]:
-    """Return rates, ratios and peak memory of both arms, by operation."""
-    result = run(job)
-    for operation, found in result.items():
-        if "failed" in found:
-            continue
-        rates = found["images_per_second"]
-        found["summary"] = {arm: spread(values) for arm, values in rates.items()}
-        if len(job.arms) == 2:
-            ratios = [ours / theirs for ours, theirs in zip(*(rates[arm] for arm in ARMS), strict=True)]
-            found["ratio"] = spread(ratios)
-        if job.device == "cpu":
-            for arm in job.arms:
-                alone = dataclasses.replace(job, arms=(arm,), operations=(operation,), rounds=0)
-                found["peak_bytes"][arm] = run(alone)["peak_bytes"]
-        print(
-            f"{job.preset} {'+'.join(job.switches) or 'plain'} {operation}: {_rates(found)}",
-            file=sys.stderr,
-            flush=True,
-        )
+def run_job(job: dict[str, Any], operations: Sequence[str], rounds: int, seconds: float) -> dict[str, Any]:
+    """Measure in this process: rates by operation and arm, and on CUDA memory; without rounds the memory of one arm on CPUs."""
+    bench = Bench(**job)
+    if not rounds:
+        call = functools.partial(bench.call, job["arms"][0], operations[0])
+        return {"peak_bytes": _resident_growth(lambda: (call(), call()))}  # the second step finds the optimizer's state
+    bench.check()
+    result: dict[str, Any] = {}
+    for operation in operations:
+        try:
+            result[operation] = _measure(bench, job, operation, rounds, seconds)
+        except torch.OutOfMemoryError:
+            result[operation] = {"failed": "out of memory"}
+        bench.forget()
     return result
 
 
-def spread(values: Sequence[float]) -> dict[str, float]:
-    """Return minimum, median and maximum."""
-    return {"min": min(values), "median": statistics.median(values), "max": max(values)}
+def _measure(bench: Bench, job: dict[str, Any], operation: str, rounds: int, least: float) -> dict[str, Any]:
+    cuda, arms = job["device"] == "cuda", job["arms"]
+    wait = torch.cuda.synchronize if cuda else lambda: None
+
+    def seconds(arm: str, calls: int) -> float:
+        wait()
+        began = time.perf_counter()
+        for _ in range(calls):
+            bench.call(arm, operation)
+        wait()
+        return time.perf_counter() - began
+
+    peaks: dict[str, int] = {}
+    for arm in arms:
+        seconds(arm, 3 if cuda else 1)  # compiles, picks algorithms
+        bench.forget()
+        if cuda:
+            torch.cuda.reset_peak_memory_stats()
+            seconds(arm, 1)
+            peaks[arm] = torch.cuda.max_memory_allocated()
+            bench.forget()
+    calls = max(1, math.ceil(least / seconds(arms[0], 1)))
+    rates: dict[str, list[float]] = {arm: [] for arm in arms}
+    for i in range(rounds):
+        for arm in arms if i % 2 == 0 else reversed(arms):
+            rates[arm].append(calls * job["batch"] / seconds(arm, calls))
+    return {"images_per_second": rates, "peak_bytes": peaks}
 
 
-def _rates(found: dict[str, Any]) -> str:
-    return ", ".join(f"{arm} {s['median']:.3g} images/s" for arm, s in found["summary"].items())
+def _resident_growth(work: Callable[[], Any]) -> int:
+    """Return by how many bytes the resident set was larger at its peak during ``work`` than before."""
+    import psutil
+
+    process, done = psutil.Process(), threading.Event()
+    gc.collect()
+    before = peak = process.memory_info().rss
+
+    def watch() -> None:
+        nonlocal peak
+        while not done.wait(0.001):
+            peak = max(peak, process.memory_info().rss)
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        work()
+    finally:
+        done.set()
+        watcher.join()
+    return max(peak, process.memory_info().rss) - before
 
 
-def table(result: dict[str, Any]) -> str:
-    """Return the result as two Markdown tables."""
-    arms = result["arms"]
-    work = [f"MACs per image, {arm}: encode, decode" for arm in arms]
-    lines = [*_row("model", "resolution", "parameters", "latent", *work), "|" + "---|" * (4 + len(arms))]
-    for name, model in result["models"].items():
-        macs = [f"{m['encode'] / 1e9:,.4g} G, {m['decode'] / 1e9:,.4g} G" for m in model["macs"].values()]
-        shape = " x ".join(map(str, model["latent_shape"]))
-        lines += _row(name, model["resolution"], f"{model['parameters'] / 1e6:,.4g} M", shape, *macs)
-    heads = [f"{arm}, images/s: min, median, max" for arm in arms]
-    ratio = ["ours / diffusers: median (range)"] if len(arms) == 2 else []
-    peaks = [f"peak memory, {arm}" for arm in arms]
-    head = ("model", "switches", "batch", "operation", *heads, *ratio, *peaks)
-    lines += ["", *_row(*head), "|" + "---|" * len(head)]
-    for name, model in result["models"].items():
-        for switches, operations in model["runs"].items():
-            for operation, found in operations.items():
-                lines += _row(name, switches, result["batch"], operation, *_cells(found, arms))
-    return "\n".join(lines)
-
-
-def _cells(found: dict[str, Any], arms: Sequence[str]) -> list[str]:
-    if "failed" in found:
-        return [found["failed"]] + [""] * (len(arms) * 2 - (len(arms) == 1))
-    cells = ["{min:.4g}, {median:.4g}, {max:.4g}".format(**found["summary"][arm]) for arm in arms]
-    if "ratio" in found:
-        cells.append("{median:.2f} ({min:.2f} to {max:.2f})".format(**found["ratio"]))
-    return cells + [f"{found['peak_bytes'][arm] / 2**20:,.0f} MiB" for arm in arms]
-
-
-def _row(*cells: Any) -> list[str]:
-    return ["| " + " | ".join(map(str, cells)) + " |"]
+def in_fresh_process(*job: Any) -> dict[str, Any]:
+    """Run a job in a process of its own; raise CalledProcessError when it fails."""
+    command = [sys.executable, __file__, "--job", json.dumps(job)]
+    return json.loads(subprocess.run(command, text=True, stdout=subprocess.PIPE, check=True).stdout.splitlines()[-1])
 
 
 def switches_of(text: str) -> str:
     """Return a valid set of switches; raise for argparse otherwise."""
     if text != "plain" and (unknown := set(text.split("+")) - set(SWITCHES)):
-        raise argparse.ArgumentTypeError(
-            f"{', '.join(sorted(unknown))}: use plain, or {', '.join(SWITCHES)} joined by +"
-        )
+        names = ", ".join(sorted(unknown))
+        raise argparse.ArgumentTypeError(f"{names}: use plain, or {', '.join(SWITCHES)} joined by +")
     return text
+
+
+def row(preset: str, name: str, batch: int, operation: str, found: dict[str, Any]) -> list[str]:
+    """Return the cells of one operation."""
+    cells = [preset, name, str(batch), operation]
+    if "failed" in found:
+        return [*cells, found["failed"]]
+    rates = found["images_per_second"]
+    cells += ["; ".join(f"{arm} {spread(values)}" for arm, values in rates.items())]
+    cells += [ratio(*rates.values()) if len(rates) == 2 else ""]
+    return [*cells, "; ".join(f"{arm} {peak / 2**20:,.0f} MiB" for arm, peak in found["peak_bytes"].items())]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -156,9 +255,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--preset", nargs="+", help=f"published models ({', '.join(PRESETS)})")
     parser.add_argument("--resolution", type=int, default=0, help="side of the images in pixels (256; quick 32)")
     parser.add_argument("--batch", type=int, default=0, help="images per call (CUDA 16; CPU 1; quick 2)")
-    parser.add_argument(
-        "--switches", nargs="+", type=switches_of, help="sets such as plain bf16+compile (CUDA: some; CPU: plain)"
-    )
+    parser.add_argument("--switches", nargs="+", type=switches_of, help="sets such as plain bf16+compile")
     parser.add_argument("--operations", nargs="+", choices=OPERATIONS, default=OPERATIONS)
     parser.add_argument("--rounds", type=int, default=0, help="measurements of each arm (5; quick 1)")
     parser.add_argument("--seconds", type=float, default=-1.0, help="least length of a measurement (3; quick 0)")
@@ -168,43 +265,50 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--job", help=argparse.SUPPRESS)
     given = parser.parse_args(arguments)
     if given.job:
-        print(json.dumps(run_job(Job(**json.loads(given.job)))))
+        print(json.dumps(run_job(*json.loads(given.job))))
         return 0
-    arms = tuple(arm for arm in ARMS if arm in given.arms)
+    arms = [arm for arm in ARMS if arm in given.arms]
     if "diffusers" in arms and importlib.util.find_spec("diffusers") is None:
-        arms = ("ours",)
+        arms = ["ours"]
         print("diffusers is not installed: its arm is left out (pip install diffusers)", file=sys.stderr)
     device = given.device or ("cuda" if torch.cuda.is_available() else "cpu")
     quick, cuda = given.quick, device == "cuda"
-    resolution = given.resolution or (32 if quick else 256)
+    side = given.resolution or (32 if quick else 256)
     batch = given.batch or (2 if quick else 16 if cuda else 1)
     rounds = given.rounds or (1 if quick else 5)
     seconds = given.seconds if given.seconds >= 0 else (0.0 if quick else 3.0)
-    result: dict[str, Any] = {
-        "date": time.strftime("%Y-%m-%d"),
-        "quick": quick,
-        "device": torch.cuda.get_device_name() if cuda else platform.processor() or platform.machine(),
-        "threads": torch.get_num_threads(),
-        "versions": {"python": platform.python_version(), "torch": torch.__version__, **_version("diffusers", arms)},
-        "arms": arms,
-        "batch": batch,
-        "models": {},
-    }
-    for preset in given.preset or ((TINY,) if quick else PRESETS):
-        model = result["models"][preset] = {"resolution": resolution, **size(preset, resolution, arms), "runs": {}}
-        for name in given.switches or (CUDA_SWITCHES if cuda and not quick else ("plain",)):
-            switches = () if name == "plain" else tuple(name.split("+"))
-            operations = tuple(o for o in OPERATIONS if o in given.operations)
-            job = Job(preset, switches, arms, operations, device, resolution, batch, rounds, seconds)
-            model["runs"][name] = measure(job)
-    print(table(result))
-    if given.json:
-        given.json.write_text(json.dumps(result, indent=2) + "\n")
+    presets = given.preset or ((TINY,) if quick else PRESETS)
+    sizes = {preset: size(preset, side, arms) for preset in presets}
+    lines = [
+        (
+            preset,
+            side,
+            f"{s['parameters'] / 1e6:,.4g} M",
+            s["latent_shape"],
+            arm,
+            *(f"{n / 1e9:,.4g} G" for n in macs.values()),
+        )
+        for preset, s in sizes.items()
+        for arm, macs in s["macs"].items()
+    ]
+    heads = ("model", "resolution", "parameters", "latent", "arm", "MACs per image: encode", "decode")
+    print(table(heads, lines), end="\n\n", flush=True)
+    runs, rows = {}, []
+    for preset, name in itertools.product(presets, given.switches or (CUDA_SWITCHES if cuda else ("plain",))):
+        switches = [] if name == "plain" else name.split("+")
+        job = {"preset": preset, "switches": switches, "arms": arms, "side": side, "batch": batch, "device": device}
+        found = runs[f"{preset} {name}"] = in_fresh_process(job, given.operations, rounds, seconds)
+        for operation, numbers in found.items():
+            for arm in () if cuda or "failed" in numbers else arms:
+                alone = in_fresh_process({**job, "arms": [arm]}, [operation], 0, 0)
+                numbers["peak_bytes"][arm] = alone["peak_bytes"]
+            rows.append(row(preset, name, batch, operation, numbers))
+            print(rows[-1], file=sys.stderr, flush=True)
+    heads = ("model", "switches", "batch", "operation", "images/s: min, median, max", "ours / theirs", "peak memory")
+    print(table(heads, rows))
+    name = torch.cuda.get_device_name() if cuda else "cpu"
+    keep({"sizes": sizes, "runs": runs}, given.json, device=name, threads=torch.get_num_threads())
     return 0
-
-
-def _version(package: str, arms: Sequence[str]) -> dict[str, str]:
-    return {package: importlib.metadata.version(package)} if package in arms else {}
 
 
 if __name__ == "__main__":
