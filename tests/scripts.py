@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -141,9 +141,13 @@ class Workplace:
         """Command lines of the processes that belong to a Ray which was started here."""
         return [line for _, line in processes() if str(self.ray) in line]
 
-    def worker(self, title: str, skip: frozenset[int] = frozenset()) -> int:
+    def raylets(self) -> set[int]:
+        """The processes of the nodes of this place's Ray."""
+        return {pid for pid, line in processes() if "raylet/raylet" in line and str(self.ray) in line}
+
+    def worker(self, title: str, skip: Collection[int] = ()) -> int:
         """The process of a worker of this place's Ray whose title starts so, and whose raylet is not to be skipped; or 0."""
-        raylets = {pid for pid, line in processes() if "raylet/raylet" in line and str(self.ray) in line} - skip
+        raylets = self.raylets() - set(skip)
         found = (pid for pid, line in processes() if line.startswith(title) and parent(pid) in raylets)
         return next(found, 0)
 

@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 
 from dcae15.artifacts import LatentSet, read_manifest
-from tests.scripts import REPOSITORY, TINY, Workplace, processes, wait_until, workplace
+from tests.scripts import REPOSITORY, TINY, Workplace, wait_until, workplace
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
 
@@ -86,10 +86,6 @@ def free_ports(count: int) -> list[int]:
     return ports
 
 
-def raylets(place: Workplace) -> frozenset[int]:
-    return frozenset(pid for pid, line in processes() if "raylet/raylet" in line and str(place.ray) in line)
-
-
 @pytest.fixture(scope="module")
 def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Head]:
     folder = tmp_path_factory.mktemp("head")
@@ -121,7 +117,7 @@ def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Head]:
 
 
 def test_a_script_joins_a_running_cluster_and_goes_on_without_a_lost_node(head, finished, tmp_path):
-    sessions, first = head.place.ray_sessions(), raylets(head.place)
+    sessions, first = head.place.ray_sessions(), head.place.raylets()
     expected = finished.artifacts["cache_latents"]
     storage = finished.copy(tmp_path / "storage", "images", "autoencoder")
     folder = storage / "latents" / expected.name
@@ -131,12 +127,12 @@ def test_a_script_joins_a_running_cluster_and_goes_on_without_a_lost_node(head, 
         return set(folder.rglob("*.parquet.json"))
 
     with head.node(tmp_path / "node", *words, "--min-worker-port=0", "--max-worker-port=0"):
-        wait_until(lambda: len(raylets(head.place)) == 2, 60, "a second node")
-        (lost,) = raylets(head.place) - first
+        wait_until(lambda: len(head.place.raylets()) == 2, 60, "a second node")
+        (lost,) = head.place.raylets() - first
         log = tmp_path / "log"
         run = head.place.start("cache_latents", *WORDS, f"storage={storage}", log=log, variables=head.variables)
-        run.wait_for(lambda: head.place.worker("ray::MapWorker", frozenset([lost])) > 0, "an encoder on the head")
-        ours = head.place.worker("ray::MapWorker", frozenset([lost]))
+        run.wait_for(lambda: head.place.worker("ray::MapWorker", {lost}) > 0, "an encoder on the head")
+        ours = head.place.worker("ray::MapWorker", {lost})
         os.kill(ours, signal.SIGSTOP)  # the other node shall have something to lose
         try:
             run.wait_for(lambda: len(written()) >= 3 and head.place.worker("ray::MapWorker", first) > 0, "shards")
