@@ -100,8 +100,7 @@ def test_latents_when_an_actor_is_killed_and_the_driver_is_terminated(finished, 
     expected = finished.artifacts["cache_latents"]
     finished.copy(tmp_path / "storage", "images", "autoencoder")
     folder = tmp_path / "storage" / "latents" / expected.name
-    slow = "latents.batch_size=1"
-    run = start("cache_latents", slow)
+    run = start("cache_latents")
     run.wait_for(lambda: written(folder, 1), "a shard of latents")
     os.kill(place.worker("ray::MapWorker"), signal.SIGKILL)
     before = len(list(folder.rglob("*.parquet")))
@@ -109,7 +108,7 @@ def test_latents_when_an_actor_is_killed_and_the_driver_is_terminated(finished, 
     assert run.end(signal.SIGTERM) == 143
     assert "terminated; the same command continues the work" in run.log.read_text()
     assert not (folder / "manifest.json").exists(), "the signal came too late"
-    log = start("cache_latents", slow).finish()
+    log = start("cache_latents").finish()
     assert "were done before; continuing" in log
     assert_equal_sets(artifact_of(log), expected)
     assert LatentSet.open(str(folder)).statistics == LatentSet.open(str(expected)).statistics
