@@ -6,8 +6,7 @@ python tests/benchmarks/autoencoder_speed.py [--quick] [--preset NAME ...] [--re
 Both arms hold the very same tensors (random ones) and one optimizer, and run in one process in turn, first in turn. A
 training step is encode, decode, L1, backward and AdamW, all channels kept. A set of switches is ``plain``, or some of
 bf16, channels_last, compile and activation_checkpointing joined by ``+``; both arms get the same from the same code.
-Peak memory is, on CPUs, the growth of the resident set in a fresh process beyond weights and inputs; on CUDA, what was
-allocated at the peak, weights and the optimizer's state (from the training step on) included.
+Peak memory is, on CUDA, what was allocated at the peak, weights and the optimizer's state (from the training step on) included.
 MACs are those that torch.utils.flop_counter sees (convolutions, matrix products), for one image.
 """
 
@@ -18,13 +17,10 @@ import functools
 import gc
 import importlib.util
 import itertools
-import json
 import math
-import subprocess
 import sys
-import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -154,26 +150,10 @@ def size(preset: str, side: int, arms: Sequence[str]) -> dict[str, Any]:
     return {"parameters": parameters, "latent_shape": shape, "macs": macs}
 
 
-def run_job(job: dict[str, Any], operations: Sequence[str], rounds: int, seconds: float) -> dict[str, Any]:
-    """Measure in this process: rates by operation and arm, and on CUDA memory; without rounds the memory of one arm on CPUs."""
-    bench = Bench(**job)
-    if not rounds:
-        call = functools.partial(bench.call, job["arms"][0], operations[0])
-        return {"peak_bytes": _resident_growth(lambda: (call(), call()))}  # the second step finds the optimizer's state
-    bench.check()
-    result: dict[str, Any] = {}
-    for operation in operations:
-        try:
-            result[operation] = _measure(bench, job, operation, rounds, seconds)
-        except torch.OutOfMemoryError:
-            result[operation] = {"failed": "out of memory"}
-        bench.forget()
-    return result
-
-
-def _measure(bench: Bench, job: dict[str, Any], operation: str, rounds: int, least: float) -> dict[str, Any]:
-    cuda, arms = job["device"] == "cuda", job["arms"]
+def measure(bench: Bench, operation: str, rounds: int, least: float, batch: int, cuda: bool) -> dict[str, Any]:
+    """Return the rates of each arm in each round, each over ``least`` seconds or more; on CUDA also the memory at the peak."""
     wait = torch.cuda.synchronize if cuda else lambda: None
+    arms = list(bench.arms)
 
     def seconds(arm: str, calls: int) -> float:
         wait()
@@ -196,37 +176,9 @@ def _measure(bench: Bench, job: dict[str, Any], operation: str, rounds: int, lea
     rates: dict[str, list[float]] = {arm: [] for arm in arms}
     for i in range(rounds):
         for arm in arms if i % 2 == 0 else reversed(arms):
-            rates[arm].append(calls * job["batch"] / seconds(arm, calls))
+            rates[arm].append(calls * batch / seconds(arm, calls))
+    bench.forget()
     return {"images_per_second": rates, "peak_bytes": peaks}
-
-
-def _resident_growth(work: Callable[[], Any]) -> int:
-    """Return by how many bytes the resident set was larger at its peak during ``work`` than before."""
-    import psutil
-
-    process, done = psutil.Process(), threading.Event()
-    gc.collect()
-    before = peak = process.memory_info().rss
-
-    def watch() -> None:
-        nonlocal peak
-        while not done.wait(0.001):
-            peak = max(peak, process.memory_info().rss)
-
-    watcher = threading.Thread(target=watch)
-    watcher.start()
-    try:
-        work()
-    finally:
-        done.set()
-        watcher.join()
-    return max(peak, process.memory_info().rss) - before
-
-
-def in_fresh_process(*job: Any) -> dict[str, Any]:
-    """Run a job in a process of its own; raise CalledProcessError when it fails."""
-    command = [sys.executable, __file__, "--job", json.dumps(job)]
-    return json.loads(subprocess.run(command, text=True, stdout=subprocess.PIPE, check=True).stdout.splitlines()[-1])
 
 
 def switches_of(text: str) -> str:
@@ -235,17 +187,6 @@ def switches_of(text: str) -> str:
         names = ", ".join(sorted(unknown))
         raise argparse.ArgumentTypeError(f"{names}: use plain, or {', '.join(SWITCHES)} joined by +")
     return text
-
-
-def row(preset: str, name: str, batch: int, operation: str, found: dict[str, Any]) -> list[str]:
-    """Return the cells of one operation."""
-    cells = [preset, name, str(batch), operation]
-    if "failed" in found:
-        return [*cells, found["failed"]]
-    rates = found["images_per_second"]
-    cells += ["; ".join(f"{arm} {spread(values)}" for arm, values in rates.items())]
-    cells += [ratio(*rates.values()) if len(rates) == 2 else ""]
-    return [*cells, "; ".join(f"{arm} {peak / 2**20:,.0f} MiB" for arm, peak in found["peak_bytes"].items())]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -262,11 +203,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--device", choices=("cpu", "cuda"), help="default: CUDA where there is one")
     parser.add_argument("--arms", nargs="+", choices=ARMS, default=ARMS)
     parser.add_argument("--json", type=Path, help="write all numbers to this file")
-    parser.add_argument("--job", help=argparse.SUPPRESS)
     given = parser.parse_args(arguments)
-    if given.job:
-        print(json.dumps(run_job(*json.loads(given.job))))
-        return 0
     arms = [arm for arm in ARMS if arm in given.arms]
     if "diffusers" in arms and importlib.util.find_spec("diffusers") is None:
         arms = ["ours"]
@@ -295,15 +232,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print(table(heads, lines), end="\n\n", flush=True)
     runs, rows = {}, []
     for preset, name in itertools.product(presets, given.switches or (CUDA_SWITCHES if cuda else ("plain",))):
-        switches = [] if name == "plain" else name.split("+")
-        job = {"preset": preset, "switches": switches, "arms": arms, "side": side, "batch": batch, "device": device}
-        found = runs[f"{preset} {name}"] = in_fresh_process(job, given.operations, rounds, seconds)
-        for operation, numbers in found.items():
-            for arm in () if cuda or "failed" in numbers else arms:
-                alone = in_fresh_process({**job, "arms": [arm]}, [operation], 0, 0)
-                numbers["peak_bytes"][arm] = alone["peak_bytes"]
-            rows.append(row(preset, name, batch, operation, numbers))
-            print(rows[-1], file=sys.stderr, flush=True)
+        bench = Bench(preset, [] if name == "plain" else name.split("+"), arms, side, batch, device)
+        bench.check()
+        for operation in given.operations:
+            cells = [preset, name, batch, operation]
+            try:
+                found = runs[" ".join(map(str, cells))] = measure(bench, operation, rounds, seconds, batch, cuda)
+            except torch.OutOfMemoryError:
+                rows.append([*cells, "out of memory", "", ""])
+                bench.forget()
+                continue
+            rates = found["images_per_second"]
+            cells += ["; ".join(f"{arm} {spread(values)}" for arm, values in rates.items())]
+            cells += [ratio(*rates.values()) if len(rates) == 2 else ""]
+            cells += ["; ".join(f"{arm} {peak / 2**20:,.0f} MiB" for arm, peak in found["peak_bytes"].items())]
+            rows.append(cells)
+            print(cells, file=sys.stderr, flush=True)
+        del bench
+        gc.collect()
     heads = ("model", "switches", "batch", "operation", "images/s: min, median, max", "ours / theirs", "peak memory")
     print(table(heads, rows))
     name = torch.cuda.get_device_name() if cuda else "cpu"
