@@ -1,6 +1,6 @@
 """Measure how fast latents are written, read and fed to training: our shards against one .npy per image and tars of them.
 
-python tests/benchmarks/data_speed.py [--quick] [--rounds N] [--images N] [--growth N ...] [--json FILE]
+python tests/benchmarks/data_speed.py [--quick] [--rounds N] [--images N] [--json FILE]
 
 Arms do the same work in one process and alternate: the same random latents (128 x 8 x 8), the same batches. What each
 layout does by default is part of its time: our shards hold float16, are checked for values that are not finite, written
@@ -10,7 +10,6 @@ arms write ours without syncing and .npy files with it. Ours are read as the loa
 the others in one thread. Reads find their files in the page cache, and make float32 of them; each arm reads its set twice in
 a row: the first time into memory that the process may never have had before, the second time, as in every later epoch of a
 training, into what it has. How long a training waits for its data, it says itself ("data wait").
-``--growth`` writes and reads sets of several sizes, each in a process of its own, for time and peak memory.
 """
 
 from __future__ import annotations
@@ -19,10 +18,8 @@ import argparse
 import functools
 import io
 import itertools
-import json
 import os
 import shutil
-import subprocess
 import sys
 import tarfile
 import tempfile
@@ -30,7 +27,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import Any
 from unittest import mock
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
@@ -50,8 +46,6 @@ SHARD = 1_024
 BATCH = 256
 EPOCHS = 3
 SOURCES = ("shards", "npy, 0 workers", "npy, 2 workers")
-GROWTH_SHARD = 128
-GROWTH_LIMIT = 128 << 20  # bytes that the loader may hold, so that the bound shows at small sizes
 
 
 @functools.cache
@@ -60,22 +54,22 @@ def latents(count: int) -> Tensor:
     return torch.randn(count, *SHAPE, generator=torch.Generator().manual_seed(0))
 
 
-def blocks(count: int, size: int) -> Iterator[tuple[int, Tensor]]:
-    """Yield the first index and the latents of blocks of ``size``; they share their memory, which writers do not notice."""
-    block = latents(size)
-    for first in range(0, count, size):
-        yield first, block[: min(size, count - first)]
+def blocks(count: int) -> Iterator[tuple[int, Tensor]]:
+    """Yield the first index and the latents of each shard; they share their memory, which writers do not notice."""
+    block = latents(SHARD)
+    for first in range(0, count, SHARD):
+        yield first, block[: min(SHARD, count - first)]
 
 
-def write_shards(folder: str | Path, count: int, size: int = SHARD) -> None:
+def write_shards(folder: str | Path, count: int) -> None:
     """Write a latent set with its manifest to a path or URI."""
     written = []
-    for first, block in blocks(count, size):
+    for first, block in blocks(count):
         numbers = range(first, first + len(block))
         rest = [False] * len(block), [bytes(16)] * len(block)
         labels = [i % CLASSES for i in numbers]
         rows = shards.latent_table([f"{i:08d}" for i in numbers], labels, block, *rest, "float16", {})
-        written.append(shards.write_shard(str(folder), f"train/{first // size:05d}.parquet", rows).shard)
+        written.append(shards.write_shard(str(folder), f"train/{first // SHARD:05d}.parquet", rows).shard)
     spec = artifacts.LatentSpec(*SHAPE, 32, (SHAPE[0],), "none")
     ones = artifacts.Statistics(1, (0.0,) * SHAPE[0], (1.0,) * SHAPE[0])
     splits, names = {"train": artifacts.Split(tuple(written))}, tuple(str(i) for i in range(CLASSES))
@@ -86,7 +80,7 @@ def write_npy(folder: Path, count: int, sync: bool = False) -> None:
     """Write one float32 .npy per image into folders of classes."""
     for label in range(CLASSES):
         (folder / str(label)).mkdir(parents=True)
-    for first, block in blocks(count, SHARD):
+    for first, block in blocks(count):
         for i, latent in enumerate(block.numpy(), first):
             with (folder / str(i % CLASSES) / f"{i:08d}.npy").open("wb") as file:
                 np.save(file, latent)
@@ -98,7 +92,7 @@ def write_npy(folder: Path, count: int, sync: bool = False) -> None:
 def write_tar(folder: Path, count: int) -> None:
     """Write tars of float16 .npy and .cls members."""
     folder.mkdir(parents=True)
-    for first, block in blocks(count, SHARD):
+    for first, block in blocks(count):
         with tarfile.open(folder / f"{first // SHARD:05d}.tar", "w") as tar:
             for i, latent in enumerate(block.half().numpy(), first):
                 buffer = io.BytesIO()
@@ -228,69 +222,25 @@ def measure(folder: Path, count: int, rounds: int) -> tuple[Rates, dict[str, flo
     return rates, sizes
 
 
-def grow(task: str, folder: Path, count: int) -> dict[str, float]:
-    """Do one task over a set of ``count`` images in this process; return seconds, images/s and the memory it took."""
-    torch.set_num_threads(1)
-    latents(GROWTH_SHARD)
-    before, began = memory_kib("VmRSS"), time.perf_counter()
-    if task == "write":
-        write_shards(folder, count, GROWTH_SHARD)
-    elif task == "read":
-        assert read_shards(folder) == count
-    else:
-        latent_set = artifacts.LatentSet.open(str(folder))
-        made = loader.latent_batches(latent_set, seed=0, batch_size=BATCH, start=0, rank=0, world=1)
-        made.cache.limit = GROWTH_LIMIT
-        with closing(iter(made)) as stream:
-            for _ in itertools.islice(stream, max(1, count // BATCH)):
-                pass
-    seconds = time.perf_counter() - began
-    return {"seconds": seconds, "rate": count / seconds, "memory_mib": (memory_kib("VmHWM") - before) / 1024}
-
-
-def memory_kib(name: str) -> int:
-    """Return a number of this process from Linux: VmRSS is its memory, VmHWM the most that it was."""
-    return int(Path("/proc/self/status").read_text().split(f"{name}:")[1].split()[0])
-
-
-def growth(counts: Sequence[int], folder: Path) -> list[dict[str, Any]]:
-    """Run every task for every count, each in a fresh process."""
-    rows = []
-    for count, task in itertools.product(counts, ("write", "read", "loader")):
-        command = [sys.executable, __file__, "--job", json.dumps([task, str(folder / f"growth-{count}"), count])]
-        done = subprocess.run(command, text=True, stdout=subprocess.PIPE, check=True)
-        rows.append({"task": task, "images": count, **json.loads(done.stdout)})
-        print(f"growth: {rows[-1]}", file=sys.stderr, flush=True)
-    return rows
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the benchmark; print the tables."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--quick", action="store_true", help="tiny sizes, one round: shows that it works")
     parser.add_argument("--rounds", type=int, default=0, help="rounds of all arms (5; with --quick 1)")
     parser.add_argument("--images", type=int, default=0, help="images of the sets (8,192; with --quick 64)")
-    parser.add_argument("--growth", type=int, nargs="*", default=[], help="numbers of images, such as 1000 100000")
     parser.add_argument("--json", type=Path, help="write all numbers to this file")
-    parser.add_argument("--job", help=argparse.SUPPRESS)
     given = parser.parse_args(arguments)
-    if given.job:
-        task, place, count = json.loads(given.job)
-        print(json.dumps(grow(task, Path(place), count)))
-        return 0
     count = given.images or (64 if given.quick else 8_192)
     with tempfile.TemporaryDirectory(prefix="dcae15-data-speed-") as folder:
         rates, sizes = measure(Path(folder), count, given.rounds or (1 if given.quick else 5))
-        grown = growth(given.growth, Path(folder))
     rows = [
         (what, arm, spread(values, ",.0f"), ratio(arms["shards"], values) if arm != "shards" else "")
         for what, arms in rates.items()
         for arm, values in arms.items()
     ]
     print(table(("what", "arm", "images/s: min, median, max", "ours / it (range)"), rows), end="\n\n")
-    print(table(("arm", "bytes per image"), sizes.items()), end="\n\n")
-    print(table(("task", "images", "seconds", "images/s", "MiB"), [tuple(row.values()) for row in grown]))
-    keep({"rates": rates, "bytes_per_image": sizes, "growth": grown}, given.json, images=count)
+    print(table(("arm", "bytes per image"), sizes.items()))
+    keep({"rates": rates, "bytes_per_image": sizes}, given.json, images=count)
     return 0
 
 

@@ -27,7 +27,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from tests.benchmarks.results import keep, ratio, spread, table
-from tests.scripts import Workplace, workplace
+from tests.scripts import TINY, Workplace, workplace
 
 MAKES = {"prepare_images": "images", "train_autoencoder": "autoencoder", "cache_latents": "latents"}
 MAKES |= {"train_diffusion": "denoiser"}
@@ -39,15 +39,7 @@ PHOTOS = ("data.resolution=256", "data.shard_images=128", "data.val_fraction=0.0
 """What prepare_images is measured on: JPEG files of ImageNet's usual size."""
 DRAWN_PHOTOS, PHOTO_SIDE = 400, 448
 FULL = ("data.shapes.images=48000", "autoencoder.training.images=64000", "diffusion.training.images=64000")
-QUICK = (
-    *("data.shapes.images=192", "data.shapes.val_images=64", "data.shard_images=64"),
-    *("autoencoder.encoder_widths=[8,8,16,16]", "autoencoder.decoder_widths=[8,8,16,16]"),
-    *("autoencoder.latent_channels=8", "autoencoder.training.images=256", "autoencoder.training.batch_size=16"),
-    *("autoencoder.training.log_images=64", "autoencoder.training.warmup_images=64"),
-    *("diffusion.denoiser.depth=1", "diffusion.denoiser.width=32", "diffusion.denoiser.heads=2"),
-    *("diffusion.training.images=256", "diffusion.training.batch_size=16"),
-    *("diffusion.training.log_images=64", "diffusion.training.warmup_images=64"),
-)
+QUICK = ("--config", str(TINY))
 
 
 def prepare_with_a_pool(source: str, to: str) -> None:
