@@ -32,8 +32,9 @@ from torch.utils.checkpoint import checkpoint
 from torch.utils.flop_counter import FlopCounterMode
 
 from dcae15.export.foreign_config import diffusers_config
-from dcae15.models.autoencoder import Autoencoder, AutoencoderSpec
+from dcae15.models.autoencoder import Autoencoder
 from dcae15.models.presets import preset as published
+from dcae15.models.spec import AutoencoderSpec
 from tests.benchmarks.results import keep, ratio, spread, table
 
 ARMS = ("ours", "diffusers")

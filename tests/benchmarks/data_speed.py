@@ -114,7 +114,7 @@ def read_shards(folder: Path) -> int:
         columns = cache.get(i)
         for first in range(0, len(columns["labels"]), BATCH):
             values = columns["values"][first : first + BATCH]
-            count += len(loader.float_latents(values if values.flags.writeable else values.copy(), latent_set.dtype))
+            count += len(torch.from_numpy(np.array(values)).view(torch.float16).float())
     cache.close()
     return count
 

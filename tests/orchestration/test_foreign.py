@@ -18,8 +18,8 @@ from dcae15.data import shards
 from dcae15.data.pixels import to_pixels
 from dcae15.export.foreign_config import official_dotlist, spec_from_official
 from dcae15.export.layouts import build, from_official
-from dcae15.models.autoencoder import AutoencoderSpec
 from dcae15.models.presets import GRAPH_FIELDS
+from dcae15.models.spec import AutoencoderSpec
 from tests.conftest import Finished
 from tests.scripts import TINY, Workplace
 
