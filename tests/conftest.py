@@ -58,6 +58,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Finished:
     folder.mkdir(exist_ok=True)
     with one_at_a_time(folder):
         if not (folder / "done.json").exists():
+            shutil.rmtree(folder / "storage", ignore_errors=True)  # of another process that failed
             with workplace(folder / "cwd") as place:
                 words = ("full", "--config", str(TINY), f"storage={folder / 'storage'}")
                 planned = place.run_here(*words, "--dry-run")

@@ -75,8 +75,8 @@ def test_official_weights_compute_the_same_and_are_exported_without_a_stage_befo
         assert torch.equal(ours.encode(pixels), latents) and torch.equal(ours.decode(latents), theirs.decode(latents))
 
 
-def test_the_plan_names_imports_by_their_content_and_graph(finished: Finished, place, tmp_path):
-    base = [*words("dcae10_f8c16", tmp_path / "storage"), f"images={finished.artifacts['prepare_images']}"]
+def test_the_plan_names_imports_by_their_content_and_graph(place, tmp_path):
+    base = words("dcae10_f8c16", tmp_path / "storage")
     file = official_file(tmp_path, "dcae10_f8c16")
     stages = planned(place, "cache_latents", *base, f"autoencoder={file}")
     assert list(stages) == ["import_autoencoder", "cache_latents"]
