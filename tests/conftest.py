@@ -1,4 +1,4 @@
-"""Fixtures that all tests share: the S3 server.
+"""Fixtures that all tests share: a finished pipeline, and the S3 server.
 
 Tests that use `s3_server`, `s3_root` or `s3_proxy` carry the mark `s3`. The server's virtual environment is created on
 first use; by hand: python tests/s3/install.py. Where that fails, they fail under CI=true, and are skipped otherwise.
@@ -6,15 +6,17 @@ first use; by hand: python tests/s3/install.py. Where that fails, they fail unde
 
 from __future__ import annotations
 
+import json
 import os
 import random
+import shutil
 import subprocess
 import time
 import urllib.error
 import urllib.request
 import uuid
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import fsspec
@@ -22,6 +24,60 @@ import pytest
 
 from tests.s3 import install
 from tests.s3.proxy import FaultyProxy
+from tests.scripts import TINY, Done, Workplace, one_at_a_time, wait_until, workplace
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A finished tiny pipeline that all test processes share, so nobody writes into it: what it printed, and its storage."""
+
+    folder: Path
+    done: Done
+    planned: Done
+
+    @property
+    def storage(self) -> Path:
+        return self.folder / "storage"
+
+    @property
+    def artifacts(self) -> dict[str, Path]:
+        return self.done.artifacts
+
+    def copy(self, to: Path, *kinds: str) -> Path:
+        """Copy the artifacts of some kinds, or of all, into a new storage: by hard links, as artifacts never change."""
+        for kind in kinds or ("images", "sources", "autoencoder", "latents", "denoiser", "evaluation"):
+            shutil.copytree(self.storage / kind, to / kind, copy_function=os.link)
+        return to
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Finished:
+    """The whole pipeline of tiny.yaml, run once by whichever test process needs it first."""
+    root = tmp_path_factory.getbasetemp()
+    folder = (root.parent if "PYTEST_XDIST_WORKER" in os.environ else root) / "finished"
+    folder.mkdir(exist_ok=True)
+    with one_at_a_time(folder):
+        if not (folder / "done.json").exists():
+            shutil.rmtree(folder / "storage", ignore_errors=True)  # of another process that failed
+            with workplace(folder / "cwd") as place:
+                words = ("full", "--config", str(TINY), f"storage={folder / 'storage'}")
+                planned = place.run_here(*words, "--dry-run")
+                assert not (folder / "storage").exists(), "a dry run must not write"
+                done = place.run(*words)
+                assert done.code == 0, done.out + done.err
+                assert place.ray_sessions() > 0, "Ray was looked for in the wrong place"
+                wait_until(lambda: not place.ray_processes(), 120, "no process of Ray stays")
+                assert list(place.folder.iterdir()) == [], "nothing is written to the working directory"
+            (folder / "done.json").write_text(json.dumps([asdict(done), asdict(planned)]))
+        done, planned = (Done(**fields) for fields in json.loads((folder / "done.json").read_text()))
+    return Finished(folder, done, planned)
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workplace]:
+    """Where the scripts of a file's tests run."""
+    with workplace(tmp_path_factory.mktemp("place") / "cwd") as place:
+        yield place
 
 
 @dataclass(frozen=True)

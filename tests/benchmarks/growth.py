@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
 import sys
 import tempfile
 import threading
@@ -25,30 +24,19 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import psutil
 
-from tests.scripts import REPOSITORY, TINY, Workplace, workplace
+from tests.benchmarks.results import keep, table
+from tests.scripts import TINY, Workplace, workplace
 
 DRAWN = 1_000
 
 
 @dataclass(frozen=True)
 class Row:
-    """One script over one number of images.
-
-    Attributes:
-        script: which.
-        images: how many.
-        seconds: of the whole script, Ray's start and stop included.
-        work_seconds: from the first to the last shard.
-        rate: images/s in that time.
-        driver_mib: peak of the driver, MiB.
-        worker_mib: peak of the largest worker, MiB.
-        total_mib: peak of all processes together, MiB.
-    """
+    """What one script did over some images: seconds of all, images/s from the first to the last shard, peaks in MiB."""
 
     script: str
     images: int
     seconds: float
-    work_seconds: float
     rate: float
     driver_mib: float
     worker_mib: float
@@ -91,31 +79,24 @@ class Memory(threading.Thread):
         return list(found.values())
 
 
-def run(place: Workplace, script: str, words: Sequence[str], root: Path) -> tuple[Row, str]:
+def run(place: Workplace, script: str, words: Sequence[str]) -> tuple[Row, str]:
     """Run a script; return what it cost and the artifact that it made."""
-    command = [sys.executable, str(REPOSITORY / "pipelines" / f"{script}.py"), *words]
     began = time.perf_counter()
-    with subprocess.Popen(
-        command, cwd=place.folder, env=place.environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    ) as driver:
-        memory = Memory(psutil.Process(driver.pid), str(place.ray))
-        memory.start()
-        out, _ = driver.communicate()
-        seconds = time.perf_counter() - began
-        memory.join()
-    if driver.returncode:
-        raise RuntimeError(f"{script} failed:\n{out[-3000:]}")
-    uri = next(line.split(": ", 1)[1] for line in out.splitlines() if line.startswith("artifact: "))
-    done = sorted(
-        (path.stat().st_mtime, json.loads(path.read_text())["shard"]["count"])
-        for path in Path(uri).rglob("*.parquet.json")
-    )
-    work = done[-1][0] - done[0][0]
+    driver = place.start(script, *words, log=place.folder / "log")
+    memory = Memory(psutil.Process(driver.process.pid), str(place.ray))
+    memory.start()
+    if driver.process.wait():
+        raise RuntimeError(f"{script} failed:\n{driver.log.read_text()[-3000:]}")
+    seconds = time.perf_counter() - began
+    memory.join()
+    uri = driver.log.read_text().rsplit("artifact: ", 1)[1].splitlines()[0]
+    notes = list(Path(uri).rglob("*.parquet.json"))
+    done = sorted((note.stat().st_mtime, json.loads(note.read_text())["shard"]["count"]) for note in notes)
     images = sum(count for _, count in done)
-    peaks = memory.peaks
-    row = Row(
-        script, images, seconds, work, (images - done[0][1]) / work, peaks["driver"], peaks["worker"], peaks["total"]
-    )
+    rate = (images - done[0][1]) / (done[-1][0] - done[0][0])
+    peaks = (memory.peaks[name] for name in ("driver", "worker", "total"))
+    row = Row(script, images, *(round(number, 1) for number in (seconds, rate, *peaks)))
+    print(row, file=sys.stderr, flush=True)
     return row, uri
 
 
@@ -144,26 +125,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for script in ("prepare_images", "train_autoencoder"):
             done = place.run(script, *first, "autoencoder.training.images=64")
             assert done.code == 0, done.err
-        autoencoder = next(line for line in done.out.splitlines() if line.startswith("artifact: ")).split(": ", 1)[1]
         (drawn,) = (folder / "made" / "sources").glob("shapes-*/train")
         for images in given.images:
             source = link_images(folder / f"source{images}", drawn, images)
             words = [*shared, f"storage={folder / str(images)}", f"data.shard_images={given.shard_images}"]
-            row, uri = run(place, "prepare_images", [*words, f"data.source={source}"], folder)
+            row, uri = run(place, "prepare_images", [*words, f"data.source={source}"])
             rows.append(row)
-            print(row, file=sys.stderr, flush=True)
-            row, _ = run(place, "cache_latents", [*words, f"images={uri}", f"autoencoder={autoencoder}"], folder)
-            rows.append(row)
-            print(row, file=sys.stderr, flush=True)
-    print("| stage | images | whole script | images/s | driver | largest worker | all processes |")
-    print("|---|---|---|---|---|---|---|")
-    for row in sorted(rows, key=lambda row: (row.script != "prepare_images", row.images)):
-        print(
-            f"| {row.script} | {row.images:,} | {row.seconds:.1f} s | {row.rate:,.0f} | {row.driver_mib:,.0f} MiB "
-            f"| {row.worker_mib:,.0f} MiB | {row.total_mib:,.0f} MiB |"
-        )
-    if given.json:
-        given.json.write_text(json.dumps([asdict(row) for row in rows], indent=2) + "\n")
+            rows.append(run(place, "cache_latents", [*words, f"images={uri}", f"autoencoder={done.artifact}"])[0])
+    heads = ("stage", "images", "seconds", "images/s", "driver, MiB", "largest worker, MiB", "all processes, MiB")
+    rows.sort(key=lambda row: (row.script != "prepare_images", row.images))
+    lines = [(*asdict(row).values(),) for row in rows]
+    print(table(heads, lines))
+    keep([asdict(row) for row in rows], given.json)
     return 0
 
 

@@ -9,10 +9,8 @@ it shows is the cost of the protocol and what the disk cache saves, not the spee
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import shutil
-import statistics
 import sys
 import tempfile
 import time
@@ -29,25 +27,12 @@ from dcae15 import artifacts, storage
 from dcae15.config import ScalingConfig
 from dcae15.data import loader, shards
 from dcae15.data.disk_cache import DiskCache, disk_cache
-from tests.benchmarks.data_speed import SHAPE, SHARD, blocks
+from tests.benchmarks.data_speed import write_shards
+from tests.benchmarks.results import keep, ratio, spread, table
 from tests.conftest import start_server
 from tests.s3 import install
 
 BATCH = 128
-OPERATIONS = ("write", "read", "first epoch", "second epoch, disk cache", "second epoch, no cache")
-
-
-def write(root: str, images: int) -> None:
-    """Write a latent set."""
-    written = []
-    for first, block in blocks(images, SHARD):
-        ids, labels = [f"{first + i:08d}" for i in range(len(block))], [0] * len(block)
-        table = shards.latent_table(ids, labels, block, [False] * len(block), [bytes(16)] * len(block), "float16", {})
-        written.append(shards.write_shard(root, f"train/{first // SHARD:06d}.parquet", table).shard)
-    spec = artifacts.LatentSpec(*SHAPE, 32, (SHAPE[0],), "none")
-    ones = artifacts.Statistics(1, (0.0,) * SHAPE[0], (1.0,) * SHAPE[0])
-    splits = {"train": artifacts.Split(tuple(written))}
-    artifacts.LatentSet(root, "benchmark", spec, "float16", ones, splits, ("one",), False, "none", "none").commit()
 
 
 def read(root: str) -> None:
@@ -58,9 +43,8 @@ def read(root: str) -> None:
 
 def epoch(root: str, images: int, disk: DiskCache | None) -> None:
     """Feed as many batches as an epoch has, from a loader that holds nothing yet."""
-    made = loader.latent_batches(
-        artifacts.LatentSet.open(root), seed=0, batch_size=BATCH, start=0, rank=0, world=1, disk=disk
-    )
+    latent_set = artifacts.LatentSet.open(root)
+    made = loader.latent_batches(latent_set, seed=0, batch_size=BATCH, start=0, rank=0, world=1, disk=disk)
     with closing(iter(made)) as stream:
         for _ in islice(stream, images // BATCH):
             pass
@@ -68,17 +52,19 @@ def epoch(root: str, images: int, disk: DiskCache | None) -> None:
 
 def measure(root: str, images: int, folder: Path) -> dict[str, float]:
     """Return images/s of every operation on one storage; local folders need no cache."""
-
-    def rate(operation: Callable[[], None]) -> float:
+    cached = disk_cache(ScalingConfig(cache_folder=str(folder / "cache")), root)
+    operations: dict[str, Callable[[], None]] = {
+        "write": lambda: write_shards(root, images),
+        "read": lambda: read(root),
+        "first epoch": lambda: epoch(root, images, cached),
+        "second epoch, from the disk cache": lambda: epoch(root, images, cached),
+        "second epoch, without it": lambda: epoch(root, images, None),
+    }
+    rates = {}
+    for name, operation in operations.items():
         began = time.perf_counter()
         operation()
-        return images / (time.perf_counter() - began)
-
-    cached = disk_cache(ScalingConfig(cache_folder=str(folder / "cache")), root)
-    rates = {"write": rate(lambda: write(root, images)), "read": rate(lambda: read(root))}
-    rates["first epoch"] = rate(lambda: epoch(root, images, cached))
-    rates["second epoch, disk cache"] = rate(lambda: epoch(root, images, cached))
-    rates["second epoch, no cache"] = rate(lambda: epoch(root, images, None))
+        rates[name] = images / (time.perf_counter() - began)
     storage.remove(root)
     shutil.rmtree(folder / "cache", ignore_errors=True)
     return rates
@@ -106,17 +92,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         process.kill()
         process.wait()
         shutil.rmtree(folder, ignore_errors=True)
-    print("| | local: images/s | S3: images/s | S3 / local (range) |")
-    print("|---|---|---|---|")
-    for name in OPERATIONS:
+    rows = []
+    for name in runs["local"][0]:
         local, remote = ([run[name] for run in runs[place]] for place in runs)
-        ratios = [r / one for r, one in zip(remote, local, strict=True)]
-        middle = statistics.median(local), statistics.median(remote), statistics.median(ratios)
-        print(
-            f"| {name} | {middle[0]:,.0f} | {middle[1]:,.0f} | {middle[2]:.0%} ({min(ratios):.0%} to {max(ratios):.0%}) |"
-        )
-    if given.json:
-        given.json.write_text(json.dumps(runs, indent=2) + "\n")
+        rows.append((name, spread(local, ",.0f"), spread(remote, ",.0f"), ratio(remote, local)))
+    print(table(("", "local: images/s", "S3: images/s", "S3 / local (range)"), rows))
+    keep(runs, given.json, images=given.images)
     return 0
 
 

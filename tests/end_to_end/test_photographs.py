@@ -18,7 +18,7 @@ from PIL import Image
 
 from dcae15.artifacts import ImageSet
 from dcae15.data.images import center_crop, decode
-from tests.scripts import TINY, Done, Workplace, workplace
+from tests.scripts import TINY, Workplace
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(1200)]
 
@@ -42,10 +42,6 @@ class Photographs:
     good: frozenset[str]
     bad: dict[str, str]
 
-    @property
-    def words(self) -> tuple[str, ...]:
-        return (f"data.source={self.folder}", "data.val_fraction=0.2", "evaluation.reconstruction_images=40")
-
 
 @pytest.fixture(scope="module")
 def photographs(tmp_path_factory: pytest.TempPathFactory) -> Photographs:
@@ -67,34 +63,16 @@ def photographs(tmp_path_factory: pytest.TempPathFactory) -> Photographs:
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workplace]:
-    with workplace(tmp_path_factory.mktemp("run")) as made:
-        yield made
+def words(photographs: Photographs) -> tuple[str, ...]:
+    given = (f"data.source={photographs.folder}", "data.val_fraction=0.2", "evaluation.reconstruction_images=40")
+    return ("--config", str(TINY), "baseline=false", "diffusion.enabled=false", "data.max_bad_fraction=0.1", *given)
 
 
 @pytest.fixture(scope="module")
-def pipeline(place: Workplace, photographs: Photographs) -> Done:
-    done = place.run(
-        "full",
-        "--config",
-        str(TINY),
-        "storage=results",
-        "arms=[]",
-        "data.max_bad_fraction=0.1",
-        *photographs.words,
-    )
+def image_set(place: Workplace, words: tuple[str, ...]) -> ImageSet:
+    done = place.run("prepare_images", *words, "storage=results", "tracking.enabled=false")
     assert done.code == 0, done.out + done.err
-    return done
-
-
-@pytest.fixture(scope="module")
-def image_set(place: Workplace, pipeline: Done) -> ImageSet:
-    (manifest,) = [
-        m
-        for m in place.folder.glob("results/images/*/manifest.json")
-        if "rejected.jsonl" in {p.name for p in m.parent.iterdir()}
-    ]
-    return ImageSet.open(str(manifest.parent))
+    return ImageSet.open(str(place.folder / done.artifact))
 
 
 def test_the_good_ones_arrive_each_once(image_set: ImageSet, photographs: Photographs) -> None:
@@ -120,25 +98,17 @@ def test_pixels_are_those_of_the_file(image_set: ImageSet, photographs: Photogra
         assert np.abs(independent.mean() - stored.mean()) < 12, row["id"]
 
 
-def test_the_bad_ones_are_counted_by_reason(image_set: ImageSet, photographs: Photographs, pipeline: Done) -> None:
+def test_the_bad_ones_are_counted_by_reason(image_set: ImageSet, photographs: Photographs) -> None:
     assert image_set.rejected == dict(Counter(photographs.bad.values()))
     listed = [json.loads(line) for line in (Path(image_set.uri) / "rejected.jsonl").read_text().splitlines()]
     assert {item["id"]: item["reason"] for item in listed} == photographs.bad
     assert all(item["detail"] for item in listed)
-    page = Path(pipeline.out.splitlines()[-1].removeprefix("report: "))
-    text = (page if page.is_absolute() else Path(image_set.uri).parents[2] / page).read_text()
-    assert f"{len(photographs.bad)} quarantined" in text
-    for reason, count in image_set.rejected.items():
-        assert f"{count} {reason}" in text
 
 
-def test_the_pipeline_went_to_its_end(pipeline: Done, photographs: Photographs) -> None:
-    assert pipeline.stages("runs")[-1] == "evaluate" and "train_baseline" not in pipeline.stages("runs")
-    assert pipeline.out.splitlines()[-1].startswith("report: ")
-
-
-def test_too_many_bad_files_fail_the_stage_and_keep_the_list(place: Workplace, photographs: Photographs) -> None:
-    words = ("--config", str(TINY), "storage=strict", "data.max_bad_fraction=0", *photographs.words)
+def test_too_many_bad_files_fail_the_stage_and_keep_the_list(
+    place: Workplace, photographs: Photographs, words: tuple[str, ...]
+) -> None:
+    words = (*words, "storage=strict", "data.max_bad_fraction=0", "tracking.enabled=false")
     done = place.run("prepare_images", *words)
     assert done.code == 1
     (message,) = [line for line in done.err.splitlines() if line.startswith("error: ")]
@@ -147,21 +117,25 @@ def test_too_many_bad_files_fail_the_stage_and_keep_the_list(place: Workplace, p
     listed = {json.loads(line)["id"]: json.loads(line)["reason"] for line in list_file.read_text().splitlines()}
     assert listed and listed.items() <= photographs.bad.items()
     assert not (list_file.parent / "manifest.json").exists()
-    planned = place.run("prepare_images", *words, "--dry-run")
-    assert "to run" in planned.out
+    assert "to run" in place.run_here("prepare_images", *words, "--dry-run").out
 
 
-def test_random_crops_keep_whole_images_and_train(place: Workplace, photographs: Photographs) -> None:
-    words = ("--config", str(TINY), "storage=random", "arms=[]", "data.max_bad_fraction=0.1", "data.crop=random")
-    prepared = place.run("prepare_images", *words, *photographs.words)
-    assert prepared.code == 0, prepared.err
-    image_set = ImageSet.open(prepared.out.split("artifact: ")[1].split("\n")[0])
+def test_random_crops_keep_whole_images_train_and_reach_the_report(
+    place: Workplace, photographs: Photographs, words: tuple[str, ...]
+) -> None:
+    done = place.run("full", *words, "storage=random", "data.crop=random", "tracking.enabled=false")
+    assert done.code == 0, done.err
+    image_set = ImageSet.open(str(place.folder / done.artifacts["prepare_images"]))
     shapes = {Image.open(io.BytesIO(row["image"])).size for row in rows_of(image_set, "train")}
     assert {min(size) for size in shapes} == {36}, "the shorter side is resolution * 9 / 8"
     assert len(shapes) > 10, "aspects are kept"
-    trained = place.run("train_autoencoder", *words, *photographs.words)
-    assert trained.code == 0, trained.err
-    assert "autoencoder: 640/640 images" in trained.out
+    assert done.stages("runs") == ["prepare_images", "train_autoencoder", "evaluate"]
+    assert "autoencoder: 640/640 images" in done.out
+    report = place.folder / done.out.splitlines()[-1].removeprefix("report: ")
+    text = report.read_text()
+    assert f"{len(photographs.bad)} quarantined" in text
+    for reason, count in Counter(photographs.bad.values()).items():
+        assert f"{count} {reason}" in text
 
 
 def shipped_pictures() -> dict[str, Image.Image]:

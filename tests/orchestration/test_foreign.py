@@ -1,31 +1,27 @@
-"""Foreign autoencoders in the place of trained ones: in the plan, in the latent cache, in the evaluation, in the scripts."""
+"""Foreign autoencoders in the place of trained ones: in the plan, the latent cache, the evaluation, and as exports."""
 
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from dcae15.orchestration import export
-from dcae15.orchestration.plan import STAGES, plan
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from dcae15 import artifacts
-from dcae15.config import Config
+import dcae15
+from dcae15.artifacts import Evaluation, ImageSet, LatentSet
 from dcae15.data import shards
 from dcae15.data.pixels import to_pixels
-from dcae15.data.stream import load_images
-from dcae15.errors import ArtifactError, WeightsError
 from dcae15.export.foreign_config import official_dotlist, spec_from_official
-from dcae15.export.foreign_weights import import_autoencoder
-from dcae15.export.layouts import build_autoencoder, from_official
+from dcae15.export.layouts import build, from_official
 from dcae15.models.presets import GRAPH_FIELDS
 from dcae15.models.spec import AutoencoderSpec
-from dcae15.stages.latents import EncodeWriter, latent_spec, plan_latents
-from tests.scripts import TINY, workplace
+from tests.conftest import Finished
+from tests.scripts import TINY, Workplace
 
 GOLDEN = Path(__file__).parents[1] / "parity" / "golden"
 NAMES = ("dcae15_f8c16", "dcae11_f8c16", "dcae10_f8c16")
@@ -38,149 +34,113 @@ def golden(name: str) -> tuple[AutoencoderSpec, dict[str, torch.Tensor]]:
         return spec_from_official(file.metadata()["config"]), weights
 
 
-def official_file(folder: Path, name: str) -> str:
+def official_file(folder: Path, name: str) -> Path:
     path = folder / f"{name}.pt"
     torch.save({"state_dict": golden(name)[1]}, path)
-    return str(path)
+    return path
 
 
-def asking_for(spec: AutoencoderSpec, root: Path) -> Config:
-    config = Config(storage=str(root))
-    for name in GRAPH_FIELDS:
-        value = getattr(spec, name)
-        setattr(config.autoencoder, name, list(value) if isinstance(value, tuple) else value)
-    return config
-
-
-def words(spec: AutoencoderSpec) -> list[str]:
-    values = {name: getattr(spec, name) for name in GRAPH_FIELDS}
+def words(name: str, storage: Path) -> list[str]:
+    """Words that ask for the graph of golden weights."""
+    values = {field: getattr(golden(name)[0], field) for field in GRAPH_FIELDS}
     texts = {k: f"[{','.join(map(str, v))}]" if isinstance(v, tuple) else str(v) for k, v in values.items()}
-    return [f"autoencoder.{name}={text}" for name, text in texts.items()]
+    return ["--config", str(TINY), f"storage={storage}", *(f"autoencoder.{k}={text}" for k, text in texts.items())]
 
 
-@pytest.fixture(scope="module")
-def image_set(tmp_path_factory: pytest.TempPathFactory) -> str:
-    root = str(tmp_path_factory.mktemp("images"))
-    generator = np.random.default_rng(0)
-    splits = {}
-    for split in ("train", "val"):
-        images = [generator.integers(0, 255, (32, 32, 3), np.uint8).tobytes() for _ in range(6)]
-        table = shards.image_table([f"{split}/{i}" for i in range(6)], [i % 2 for i in range(6)], images, {})
-        splits[split] = artifacts.Split((shards.write_shard(root, f"{split}/0.parquet", table).shard,))
-    artifacts.ImageSet(root, "images", ("a", "b"), 32, "raw", "center", splits, {}, "test").commit()
-    return root
+def planned(place: Workplace, script: str, *words: str) -> dict[str, str]:
+    """The fingerprint of each stage that would run."""
+    done = place.run_here(script, *words, "--dry-run")
+    assert done.code == 0, done.err
+    return dict(re.findall(r"^(\w+) +to run +(\w+) ", done.out, re.MULTILINE))
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_official_weights_go_through_the_latent_cache_and_the_evaluation(image_set, tmp_path, name):
+def test_official_weights_compute_the_same_and_are_exported_without_a_stage_before(place, tmp_path, name):
     spec, weights = golden(name)
-    config = asking_for(spec, tmp_path)
-    given = {"images": image_set, "autoencoder": official_file(tmp_path, name)}
-    first, cache = [stage for stage in plan(config, given) if stage.name in ("import_autoencoder", "cache_latents")]
-    import_autoencoder(first.inputs["weights"], spec, uri=first.uri, fingerprint=first.fingerprint)
-    assert cache.inputs == {"images": image_set, "autoencoder": first.uri}
-    images = artifacts.ImageSet.open(image_set)
-    latents = latent_spec(images, first.uri)
-    assert (latents.channels, latents.height, latents.prefix_choices) == (16, 4, ())
-    config.latents.dtype = "float32"
-    writer = EncodeWriter(str(tmp_path / "latents"), image_set, first.uri, latents, config.latents, "cpu")
-    reference = build_autoencoder(from_official(weights, spec), spec)
-    for shard_plan in plan_latents(images, config.latents):
-        table = shards.read_shard(str(tmp_path / "latents"), writer.write(shard_plan).shard)
-        stored = shards.decode_latents(table.column("latent"), (16, 4, 4), "float32")
-        pixels, _ = load_images(images, shard_plan.path.split("/")[0], 6)
-        with torch.no_grad():
-            torch.testing.assert_close(stored, reference.encode(to_pixels(torch.from_numpy(pixels))))
-
-
-def test_the_plan_names_imports_by_their_content_and_graph(tmp_path):
-    spec, _ = golden("dcae10_f8c16")
-    config = asking_for(spec, tmp_path)
-    file = official_file(tmp_path, "dcae10_f8c16")
-    stages = {stage.name: stage for stage in plan(config, {"autoencoder": file})}
-    assert next(iter(stages)) == "import_autoencoder" and "train_autoencoder" not in stages
-    assert "16x4x4" in stages["cache_latents"].facts["each"]
-    (tmp_path / "elsewhere").mkdir()
-    moved = Path(file).rename(tmp_path / "elsewhere" / "renamed.pt")
-    again = {stage.name: stage.fingerprint for stage in plan(config, {"autoencoder": str(moved)})}
-    assert again == {name: stage.fingerprint for name, stage in stages.items()}
-    official_file(tmp_path / "elsewhere", "dcae15_f8c16")
-    other = plan(config, {"autoencoder": str(tmp_path / "elsewhere" / "dcae15_f8c16.pt")})[0]
-    assert other.fingerprint != again["import_autoencoder"]
-
-
-def test_a_folder_says_its_graph_to_the_plan_and_a_baseline_may_be_foreign_too(tmp_path):
-    spec, weights = golden("dcae10_f8c16")
-    save_file(weights, tmp_path / "model.safetensors")
-    (tmp_path / "config.json").write_text(json.dumps({"dotlist": official_dotlist(spec)}))
-    given = {"autoencoder": str(tmp_path), "baseline": str(tmp_path)}
-    stages = {stage.name: stage for stage in plan(Config(storage=str(tmp_path / "storage")), given)}
-    assert list(stages)[:2] == ["import_autoencoder", "import_baseline"]
-    assert "16x4x4" in stages["cache_latents"].facts["each"]
-    assert stages["evaluate"].inputs["baseline"] == stages["import_baseline"].uri
-
-
-def test_without_foreign_weights_nothing_is_imported(tmp_path):
-    assert {stage.name for stage in plan(Config(storage=str(tmp_path)))} <= set(STAGES)
-
-
-def test_export_of_foreign_weights_needs_no_stage_before(tmp_path, capsys):
-    spec, weights = golden("dcae10_f8c16")
-    config = asking_for(spec, tmp_path / "storage")
-    inputs = {"autoencoder": official_file(tmp_path, "dcae10_f8c16"), "to": str(tmp_path / "to"), "format": "official"}
-    export.export(config, inputs, dry_run=True)
+    export = [*words(name, tmp_path / "storage"), f"autoencoder={official_file(tmp_path, name)}"]
+    export += [f"to={tmp_path / 'to'}", "format=official"]
+    assert place.run_here("export", *export, "--dry-run").code == 0
     assert not (tmp_path / "storage").exists() and not (tmp_path / "to").exists()
-    export.export(config, inputs)
-    assert f"exported: {tmp_path / 'to'} (official)" in capsys.readouterr().out
+    done = place.run_here("export", *export)
+    assert done.code == 0, done.err
+    assert f"exported: {tmp_path / 'to'} (official)" in done.out
     with safe_open(tmp_path / "to" / "model.safetensors", "pt") as file:
         assert set(file.keys()) == set(weights)
         assert all(torch.equal(file.get_tensor(key), value) for key, value in weights.items())
+    (imported,) = (tmp_path / "storage" / "autoencoder").iterdir()
+    pixels = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    ours, theirs = dcae15.load_autoencoder(str(imported)), build(from_official(weights, spec), spec)
+    with torch.no_grad():
+        latents = theirs.encode(pixels)
+        assert torch.equal(ours.encode(pixels), latents) and torch.equal(ours.decode(latents), theirs.decode(latents))
 
 
-def test_export_says_what_is_missing(tmp_path):
-    config = Config(storage=str(tmp_path / "storage"))
-    with pytest.raises(
-        ArtifactError, match=r"no autoencoder of this configuration.*train_autoencoder\.py.*autoencoder=URI"
-    ):
-        export.export(config, {"to": str(tmp_path / "to")})
-    with pytest.raises(WeightsError, match=r"dcae10_f8c16\.pt: .*autoencoder\.preset=NAME"):
-        export.export(config, {"to": str(tmp_path / "to"), "autoencoder": official_file(tmp_path, "dcae10_f8c16")})
+def test_the_plan_names_imports_by_their_content_and_graph(place, tmp_path):
+    base = words("dcae10_f8c16", tmp_path / "storage")
+    file = official_file(tmp_path, "dcae10_f8c16")
+    stages = planned(place, "cache_latents", *base, f"autoencoder={file}")
+    assert list(stages) == ["import_autoencoder", "cache_latents"]
+    (tmp_path / "elsewhere").mkdir()
+    moved = file.rename(tmp_path / "elsewhere" / "renamed.pt")
+    assert planned(place, "cache_latents", *base, f"autoencoder={moved}") == stages
+    other = planned(place, "cache_latents", *base, f"autoencoder={official_file(tmp_path, 'dcae15_f8c16')}")
+    assert other["import_autoencoder"] != stages["import_autoencoder"]
+
+
+def test_a_folder_says_its_graph_to_the_plan_and_a_baseline_may_be_foreign_too(place, tmp_path):
+    spec, weights = golden("dcae10_f8c16")
+    save_file(weights, tmp_path / "model.safetensors")
+    (tmp_path / "config.json").write_text(json.dumps({"dotlist": official_dotlist(spec)}))
+    base = ["--config", str(TINY), f"storage={tmp_path / 'storage'}", f"autoencoder={tmp_path}"]
+    plan = place.run_here("cache_latents", *base, "--dry-run").out
+    assert "import_autoencoder" in plan and "16x4x4" in plan
+    evaluated = planned(place, "evaluate", *base, f"baseline={tmp_path}")
+    assert list(evaluated) == ["import_autoencoder", "import_baseline", "evaluate"]
+
+
+def test_weights_of_another_graph_are_refused(place, tmp_path):
+    file = official_file(tmp_path, "dcae10_f8c16")
+    base = ["--config", str(TINY), f"storage={tmp_path / 'storage'}", f"autoencoder={file}"]
+    done = place.run_here("export", *base, f"to={tmp_path / 'to'}")
+    assert done.code == 1
+    assert re.search(r"dcae10_f8c16\.pt: .*autoencoder\.preset=NAME", done.err)
 
 
 @pytest.mark.ray
-@pytest.mark.timeout(1200)
-def test_the_scripts_take_foreign_weights(tmp_path):
+@pytest.mark.timeout(900)
+def test_the_scripts_take_foreign_weights(finished: Finished, place, tmp_path):
     diffusers = pytest.importorskip("diffusers", reason="diffusers is a test dependency only")
-    spec, weights = golden("dcae10_f8c16")
-    file = official_file(tmp_path, "dcae10_f8c16")
-    base = ["--config", str(TINY), f"storage={tmp_path / 'storage'}", "data.shapes.images=80", *words(spec)]
-    with workplace(tmp_path / "cwd") as place:
-        done = place.run("prepare_images", *base)
-        assert done.code == 0, done.err
-        done = place.run("cache_latents", *base, f"autoencoder={file}")
-        assert done.code == 0, done.err
-        assert done.stages("runs") == ["import_autoencoder", "cache_latents"]
-        _, latents = (
-            line.removeprefix("artifact: ") for line in done.out.splitlines() if line.startswith("artifact: ")
-        )
-        latent_set = artifacts.LatentSet.open(latents)
-        assert (latent_set.spec.channels, latent_set.spec.prefix_choices) == (16, ())
-        again = place.run("cache_latents", *base, f"autoencoder={file}", "--dry-run")
-        assert again.out.count(" reused ") == 2, again.out
-        done = place.run("export", *base, f"autoencoder={file}", f"latents={latents}", f"to={tmp_path / 'to'}")
-        assert done.code == 0, done.err
-        done = place.run("evaluate", *base, f"autoencoder={file}")
-        assert done.code == 0, done.err
-        assert "without its baseline, generated images, which are not there" in done.out
-        assert done.stages("reused") == ["import_autoencoder"] and done.stages("runs") == ["evaluate"]
-        evaluation = artifacts.Evaluation.open(done.out.rsplit("artifact: ", 1)[1].splitlines()[0])
-        assert [row["prefix"] for row in evaluation.reconstruction["structured"]] == [2, 4, 8, 16]
-        wrong = place.run("cache_latents", *base, f"autoencoder={file}", "autoencoder.latent_channels=8")
-        assert wrong.code == 1 and "error: import_autoencoder: " in wrong.err and "mis-shaped" in wrong.err
-        assert "Traceback" not in wrong.err
+    name = "dcae10_f8c16"
+    spec, weights = golden(name)
+    reference = build(from_official(weights, spec), spec)
+    images = ImageSet.open(str(finished.artifacts["prepare_images"]))
+    base = [*words(name, tmp_path / "storage"), f"images={images.uri}", "tracking.enabled=false"]
+    base += ["latents.dtype=float32", f"autoencoder={official_file(tmp_path, name)}"]
+    done = place.run("cache_latents", *base)
+    assert done.code == 0, done.err
+    assert done.stages("runs") == ["import_autoencoder", "cache_latents"]
+    latent_set = LatentSet.open(done.artifact)
+    assert (latent_set.spec.channels, latent_set.spec.height, latent_set.spec.prefix_choices) == (16, 4, ())
+    shard = images.splits["val"].shards[0]
+    rows = shards.read_shard(images.uri, shard).column("image").to_pylist()
+    pixels = to_pixels(torch.from_numpy(np.stack([np.frombuffer(r, np.uint8).reshape(32, 32, 3) for r in rows])))
+    stored = torch.stack([dcae15.open_latents(latent_set.uri, "val")[i][0] for i in range(len(rows))])
+    with torch.no_grad():
+        torch.testing.assert_close(stored, reference.encode(pixels), rtol=1e-4, atol=1e-4)
+    assert place.run_here("cache_latents", *base, "--dry-run").out.count(" reused ") == 2
+
+    done = place.run("evaluate", *base)
+    assert done.code == 0, done.err
+    assert "without its baseline, generated images, which are not there" in done.out
+    assert done.stages("reused") == ["import_autoencoder"] and done.stages("runs") == ["evaluate"]
+    evaluation = Evaluation.open(done.artifact)
+    assert [row["prefix"] for row in evaluation.reconstruction["structured"]] == [2, 4, 8, 16]
+    assert len(evaluation.channels["structured"]) == 16
+
+    given = [word for word in base if not word.startswith("images=")]
+    done = place.run_here("export", *given, f"latents={latent_set.uri}", f"to={tmp_path / 'to'}")
+    assert done.code == 0, done.err
     theirs = diffusers.AutoencoderDC.from_pretrained(tmp_path / "to")
     assert theirs.config.scaling_factor == pytest.approx(1 / np.sqrt(np.mean(np.square(latent_set.statistics.rms))))
-    image = torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(0)) * 2 - 1
     with torch.no_grad():
-        expected = build_autoencoder(from_official(weights, spec), spec).encode(image)
-        torch.testing.assert_close(theirs.encode(image).latent, expected, rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(theirs.encode(pixels).latent, reference.encode(pixels), rtol=1e-5, atol=1e-5)

@@ -44,6 +44,7 @@ class FaultyProxy:
         self.requests: list[Request] = []
         self._upstream = urlsplit(upstream).netloc
         self._faults: list[tuple[Fault, str]] = []
+        self._last: tuple[str, int] = ("", 0)
         self._lock = threading.Lock()
         handler = type("Handler", (_Handler,), {"proxy": self})
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
@@ -62,6 +63,18 @@ class FaultyProxy:
         """Break the next requests, of one HTTP method if given."""
         with self._lock:
             self._faults.extend((fault, method) for _ in range(times))
+
+    def break_after(self, ending: str, times: int) -> None:
+        """Go ``down`` when so many objects with this ending were written."""
+        self._last = ending, times
+
+    def note_written(self, request: Request) -> None:
+        """Go down if that was the last object before an outage."""
+        ending, times = self._last
+        with self._lock:
+            if times and request.method == "PUT" and request.path.partition("?")[0].endswith(ending):
+                self._last = ending, times - 1
+                self.down = times == 1
 
     @property
     def pending(self) -> int:
@@ -111,6 +124,8 @@ class _Handler(BaseHTTPRequestHandler):
         if fault == "slow_down":
             return self._answer(503, {"Content-Type": "application/xml"}, _SLOW_DOWN)
         status, headers, content = self.proxy.forward(request, body, dict(self.headers))
+        if status == 200:
+            self.proxy.note_written(request)
         if fault == "lose_answer":
             return self._reset()
         return self._answer(status, headers, content, cut=fault == "cut_answer")
