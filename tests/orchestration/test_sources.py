@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 
 import pytest
 
+from dataclasses import replace
 from dcae15.artifacts import ImageSet
 from dcae15.cluster import Cluster
 from dcae15.config import Config
@@ -70,7 +70,7 @@ def test_small_images_are_left_out_and_missing_files_counted(cluster, tmp_path):
     files = prepared(config, cluster, "set")
     assert ImageSet.open(f"{config.storage}/images/set").rejected == {"missing": 1, "too_small_to_fill": 6}
     assert b"nowhere" in files["rejected.jsonl"]
-    strict = replace(config, data=replace(config.data, max_bad_fraction=0.0))
+    strict = config.changed(data=config.data.changed(max_bad_fraction=0.0))
     message = r"1 of 21 images .*1 missing\), more than data.max_bad_fraction=0.0 allows.*nowhere.jpg: missing"
     with pytest.raises(DataError, match=message):
         prepared(strict, cluster, "strict")

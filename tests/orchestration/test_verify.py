@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import replace
 
 import numpy as np
 import pytest
 from dcae15.orchestration import verify
-from dcae15.orchestration.plan import plan
 
 from dcae15 import artifacts, open_latents
 from dcae15.cluster import Cluster
 from dcae15.config import Config, LatentsConfig
 from dcae15.errors import ArtifactError, DataError
+from dcae15.plan import plan
+from dcae15.stages.latent_caching import cache_latents
 from dcae15.stages.latent_check import check_latents
-from dcae15.stages.latents import cache_latents
 from tests.latent_sets import make_autoencoder, make_images, make_latents
 from tests.snippets import blocks, run
 
@@ -90,7 +89,7 @@ def test_the_plan_of_a_resolution_is_that_of_the_images_where_it_is_the_same(tmp
 
     def stage(resolution: int):
         given = {"images": images, "autoencoder": make_autoencoder(str(tmp_path / "autoencoder"))}
-        stages = plan(replace(config, latents=LatentsConfig(resolution=resolution)), given)
+        stages = plan(config.changed(latents=LatentsConfig(resolution=resolution)), given)
         return next(stage for stage in stages if stage.name == "cache_latents")
 
     assert stage(0).fingerprint == stage(16).fingerprint != stage(8).fingerprint

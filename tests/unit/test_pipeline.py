@@ -22,7 +22,7 @@ from dcae15.plan import Step, plan
 from dcae15.runtime import LocalRuntime
 from dcae15.stages import STAGES
 from dcae15.stages.base import Row, Stage
-from dcae15.tracking import NullTracker, TrackerSpec
+from dcae15.tracking import Tracker, TrackerSpec
 from dcae15.training.diffusion import train_diffusion
 from tests.latent_sets import make_autoencoder, make_images, make_latents
 
@@ -61,7 +61,7 @@ class Here:
     trains_in_process = True
 
     def train(self, function: Callable[..., None], config: Config, tracker: TrackerSpec, **arguments: Any) -> None:
-        function(config, runtime=LocalRuntime(device=torch.device("cpu")), tracker=NullTracker(), **arguments)
+        function(config, runtime=LocalRuntime(device=torch.device("cpu")), tracker=Tracker(), **arguments)
 
 
 class Heard:
@@ -129,7 +129,7 @@ def test_training_with_measures_ends_with_the_bits_of_an_uninterrupted_one(finis
         uri=str(tmp_path),
         fingerprint="x",
         runtime=LocalRuntime(device=torch.device("cpu")),
-        tracker=NullTracker(),
+        tracker=Tracker(),
     )
     plain = (tmp_path / "weights.safetensors").read_bytes() + (tmp_path / "weights_raw.safetensors").read_bytes()
     assert finished[0].weights() == plain
@@ -193,7 +193,7 @@ def test_measures_that_changed_are_taken_of_the_snapshots_that_are_there(finishe
 
 
 def test_what_is_tracked_of_a_finished_set():
-    class Told(NullTracker):
+    class Told(Tracker):
         def __init__(self) -> None:
             self.numbers: Mapping[str, float] = {}
             self.files: list[str] = []

@@ -1,7 +1,6 @@
 import numpy as np
 import pytest
 import torch
-from dcae15.loading import load_autoencoder
 from PIL import Image
 
 from dcae15.artifacts import ImageSet, LatentSet, Split
@@ -9,7 +8,8 @@ from dcae15.data import encoding, shards
 from dcae15.data.images import center_crop, encode_png
 from dcae15.data.pixels import to_pixels
 from dcae15.errors import ConfigError
-from dcae15.stages.latents import latent_spec
+from dcae15.library import load_autoencoder
+from dcae15.stages.latent_caching import latent_spec
 from tests.latent_sets import make_autoencoder, make_images, make_latents
 
 

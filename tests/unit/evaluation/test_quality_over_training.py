@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 
 import pytest
 import torch
-from dcae15.training.stages import milestones_of, snapshot_uri, train_diffusion
 
 from dcae15 import artifacts, storage
 from dcae15.config import Config
@@ -18,6 +16,7 @@ from dcae15.runtime import LocalRuntime
 from dcae15.stages.image_sampling import SPLIT, SampleWriter
 from dcae15.stages.shard_writing import ShardPlan
 from dcae15.tracking import Tracker
+from dcae15.training.diffusion import train_diffusion
 from tests.latent_sets import make_autoencoder, make_images, make_latents
 
 
@@ -43,7 +42,7 @@ def config(root: Path, **evaluation: int) -> Config:
     diffusion = config.diffusion
     diffusion.denoiser.depth, diffusion.denoiser.width, diffusion.denoiser.heads = 1, 16, 2
     diffusion.prefix.kind, diffusion.milestones = "none", [20, 64]
-    diffusion.training = dataclasses.replace(diffusion.training, images=64, batch_size=16, warmup_images=16)
+    diffusion.training = diffusion.training.changed(images=64, batch_size=16, warmup_images=16)
     config.sampling.images, config.sampling.steps = 5, 2
     settings = {
         "feature_images": 64,
@@ -54,7 +53,7 @@ def config(root: Path, **evaluation: int) -> Config:
         "channel_images": 2,
         **evaluation,
     }
-    config.evaluation = dataclasses.replace(config.evaluation, **settings)
+    config.evaluation = config.evaluation.changed(**settings)
     return config
 
 
@@ -63,7 +62,7 @@ def measured(place: Path, out: Path, seen: int, said: list[str] | None = None, *
     arguments = {
         "config": config(place),
         **inputs,
-        "denoiser": snapshot_uri(str(place / "denoiser"), seen),
+        "denoiser": artifacts.snapshot_uri(str(place / "denoiser"), seen),
         "uri": str(out),
         "say": (said if said is not None else []).append,
         **changes,
@@ -83,7 +82,7 @@ def test_a_row_says_what_the_snapshot_generates_and_is_measured_once(place, tmp_
 
 
 def test_rows_become_an_artifact_in_order(place, tmp_path):
-    kept = milestones_of(config(place).diffusion)
+    kept = config(place).diffusion.whole_milestones
     assert kept == [32, 64]
     rows = [measured(place, tmp_path, images) for images in reversed(kept)]
     assert not artifacts.finished(str(tmp_path))
@@ -122,7 +121,7 @@ def test_the_number_of_generated_images_is_the_milestones_own_or_that_of_samplin
 
 
 def test_the_feature_network_is_trained_once(place, tmp_path):
-    settings = dataclasses.replace(config(place), storage=str(tmp_path / "storage"))
+    settings = config(place).changed(storage=str(tmp_path / "storage"))
     said: list[str] = []
     for name in ("a", "b"):
         measured(place, tmp_path / name, 32, said, config=settings)

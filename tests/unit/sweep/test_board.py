@@ -1,8 +1,7 @@
 """What a user sees of a sweep: its plan before it runs, and its table while it runs."""
 
-from dcae15.orchestration.plan import plan
-
 from dcae15.artifacts import ImageSet
+from dcae15.plan import plan
 from dcae15.sweep.board import Board, table
 from dcae15.sweep.file import Sweep
 from dcae15.sweep.reading import sweep_from_yaml

@@ -4,11 +4,11 @@ from functools import cache
 from pathlib import Path
 
 import pytest
-from dcae15.orchestration.plan import plan
 from omegaconf import OmegaConf
 
 from dcae15.config import warnings_for
 from dcae15.errors import ConfigError
+from dcae15.plan import plan
 from dcae15.sweep.metrics import check_metrics
 from dcae15.sweep.reading import sweep_from_yaml
 from dcae15.sweep.trials import check_trials, trial_config

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,8 @@ from dcae15.config import Config, PhaseConfig
 from dcae15.data import shards
 from dcae15.runtime import LocalRuntime
 from dcae15.tracking import Tracker
-from dcae15.training import stages
+from dcae15.training.autoencoder import train_autoencoder
+from dcae15.training.diffusion import train_diffusion
 
 VGG_WIDTHS = (64, 64, 0, 128, 128, 0, 256, 256, 256, 0, 512, 512, 512, 0, 512, 512, 512)  # 0 halves the image
 VGG_TAPS = (64, 128, 256, 512, 512)
@@ -37,8 +37,8 @@ def small_config(**training) -> Config:
         "checkpoint_images": 48,
         **training,
     }
-    autoencoder.training = dataclasses.replace(autoencoder.training, **settings)
-    config.diffusion.training = dataclasses.replace(config.diffusion.training, **settings)
+    autoencoder.training = autoencoder.training.changed(**settings)
+    config.diffusion.training = config.diffusion.training.changed(**settings)
     return config
 
 
@@ -52,9 +52,11 @@ def three_phases(lpips: tuple[str, str] | None = None, **training) -> Config:
     config.data.resolution = 32
 
     def phase(name: str, resolution: int, parts: list[str], **settings: Any) -> PhaseConfig:
-        base = dataclasses.replace(config.autoencoder.training, images=32, batch_size=8, learning_rate=1e-3)
-        base = dataclasses.replace(base, warmup_images=8, log_images=16, checkpoint_images=24)
-        phase = PhaseConfig(name, resolution, parts, training=dataclasses.replace(base, **{**settings, **training}))
+        base = config.autoencoder.training.changed(images=32, batch_size=8, learning_rate=1e-3)
+        base = base.changed(warmup_images=8, log_images=16, checkpoint_images=24)
+        phase = PhaseConfig(
+            name=name, resolution=resolution, parts=parts, training=base.changed(**{**settings, **training})
+        )
         phase.prefix.first, phase.prefix.step = 2, 2
         phase.prefix.draws, phase.prefix.always_min_max = 2, True
         return phase
@@ -152,9 +154,9 @@ def train(stage: str, config: Config, source: str, out: str | Path, **extra: Any
         **extra,
     }
     if stage == "autoencoder":
-        stages.train_autoencoder(config, images=source, **arguments)
+        train_autoencoder(config, images=source, **arguments)
     else:
-        stages.train_diffusion(config, latents=source, **arguments)
+        train_diffusion(config, latents=source, **arguments)
 
 
 def weights(out: str | Path) -> bytes:

@@ -1,7 +1,5 @@
 """Graphs other than that of 1.5 train like it."""
 
-import dataclasses
-
 import numpy as np
 import pytest
 import torch
@@ -13,7 +11,7 @@ from dcae15.library import load_autoencoder
 from dcae15.models.presets import GRAPH_FIELDS
 from dcae15.runtime import LocalRuntime
 from dcae15.tracking import Tracker
-from dcae15.training import stages
+from dcae15.training.autoencoder import train_autoencoder
 from tests.families import FAMILIES
 
 
@@ -31,8 +29,8 @@ def trained(folder, spec, **switches):
         value = getattr(spec, name)
         setattr(config.autoencoder, name, list(value) if isinstance(value, tuple) else value)
     training = {"images": 64, "batch_size": 8, "warmup_images": 8, **switches}
-    config.autoencoder.training = dataclasses.replace(config.autoencoder.training, **training)
-    stages.train_autoencoder(config, images=root, uri=uri, fingerprint="f", runtime=LocalRuntime(), tracker=Tracker())
+    config.autoencoder.training = config.autoencoder.training.changed(**training)
+    train_autoencoder(config, images=root, uri=uri, fingerprint="f", runtime=LocalRuntime(), tracker=Tracker())
     return uri
 
 

@@ -8,7 +8,6 @@ import torch
 from dcae15 import artifacts, storage
 from dcae15.errors import ConfigError, TrainingError
 from dcae15.runtime import LocalRuntime
-from dcae15.training import stages
 from dcae15.training.checkpoint import Checkpoints
 from tests.unit.training.small import StopError, StoppingTracker, run, small_config
 
@@ -34,16 +33,16 @@ def test_a_stopped_and_continued_run_ends_with_the_same_bits(
             run(stage, config, source, out, StoppingTracker(stop))
         assert not artifacts.finished(out)
     assert run(stage, config, source, out) == undisturbed[stage]
-    images = [row["images"] for row in stages.read_history(out)]
+    images = [row["images"] for row in artifacts.read_history(out)]
     assert images == sorted(set(images)), "the history has each row once"
     assert images[-1] == 160
-    assert not storage.exists(storage.join(out, stages.CHECKPOINTS)), "checkpoints go once the result is there"
+    assert not storage.exists(storage.join(out, artifacts.CHECKPOINTS)), "checkpoints go once the result is there"
 
 
 def test_the_loss_falls_and_another_seed_gives_other_weights(tmp_path, image_set, undisturbed):
     config = small_config(images=640, learning_rate=2e-3)
     run("autoencoder", config, image_set, str(tmp_path / "k" / "a"))
-    rows = stages.read_history(str(tmp_path / "k" / "a"))
+    rows = artifacts.read_history(str(tmp_path / "k" / "a"))
     assert rows[-1]["loss"] < 0.8 * rows[0]["loss"]
     assert {"learning_rate", "gradient_norm", "images_per_second", "data_wait"} <= rows[0].keys()
     config = small_config()
@@ -64,7 +63,7 @@ def test_a_gradient_that_is_not_finite_stops_before_the_update(tmp_path, image_s
     out = str(tmp_path / "k" / "a")
     with pytest.raises(TrainingError, match="not finite after"):
         run("autoencoder", config, image_set, out)
-    saved = Checkpoints(storage.join(out, stages.CHECKPOINTS)).latest()
+    saved = Checkpoints(storage.join(out, artifacts.CHECKPOINTS)).latest()
     assert saved is not None
     assert all(bool(torch.isfinite(v).all()) for v in saved["network"].values())
 
@@ -74,7 +73,7 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(tmp_path, image_set, 
     out = tmp_path / "k" / "b"
     with pytest.raises(StopError):
         run("autoencoder", config, image_set, str(out), StoppingTracker(4))
-    files = sorted(Path(out, stages.CHECKPOINTS).glob("*.pt"))
+    files = sorted(Path(out, artifacts.CHECKPOINTS).glob("*.pt"))
     assert len(files) == 2
     files[-1].write_bytes(files[-1].read_bytes()[:-1000])
     assert run("autoencoder", config, image_set, str(out)) == undisturbed["autoencoder"]

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 
 import pytest
 import torch
-from dcae15.orchestration.plan import plan
 from safetensors.torch import load as from_safetensors
 
 import dcae15
 from dcae15 import artifacts, storage
 from dcae15.config import Config, build, check, from_overrides
 from dcae15.errors import ArtifactError, ConfigError
+from dcae15.plan import plan
 from dcae15.tracking import Tracker
-from dcae15.training import stages
 from dcae15.training.checkpoint import Checkpoints
 from tests.unit.training import small
 from tests.unit.training.small import StopError, StoppingTracker, run, small_config, weights
@@ -23,7 +21,7 @@ from tests.unit.training.small import StopError, StoppingTracker, run, small_con
 
 def with_milestones(*images: int) -> Config:
     config = small_config()
-    return dataclasses.replace(config, diffusion=dataclasses.replace(config.diffusion, milestones=list(images)))
+    return config.changed(diffusion=config.diffusion.changed(milestones=list(images)))
 
 
 def train(config: Config, latents: str, out: str | Path, until: int = 0, tracker: Tracker | None = None) -> None:
@@ -35,7 +33,7 @@ def snapshots(out: str | Path) -> list[int]:
 
 
 def saved(out: str | Path) -> dict:
-    found = Checkpoints(storage.join(str(out), stages.CHECKPOINTS)).latest()
+    found = Checkpoints(storage.join(str(out), artifacts.CHECKPOINTS)).latest()
     assert found is not None
     return found
 
@@ -59,12 +57,12 @@ def test_milestones_keep_the_denoiser_at_whole_batches_and_change_nothing(
     tmp_path, latent_set, plain, milestones, kept
 ):
     config, out = with_milestones(*milestones), tmp_path / "k" / "a"
-    assert stages.milestones_of(config.diffusion) == kept
+    assert config.diffusion.whole_milestones == kept
     train(config, latent_set, out)
     assert weights(out) == plain
     assert snapshots(out) == kept
-    assert [artifacts.Denoiser.open(stages.snapshot_uri(str(out), images)).images_seen for images in kept] == kept
-    rows = [row["images"] for row in stages.read_history(str(out))]
+    assert [artifacts.Denoiser.open(artifacts.snapshot_uri(str(out), images)).images_seen for images in kept] == kept
+    rows = [row["images"] for row in artifacts.read_history(str(out))]
     assert rows == sorted(set(rows))
     assert set(kept) <= set(rows)
 
@@ -76,7 +74,7 @@ def test_a_training_in_parts_ends_with_the_same_bits(tmp_path, latent_set, plain
         assert snapshots(out) == [32, 48, 112][: i + 1]
         assert not artifacts.finished(str(out))
         assert saved(out)["images_seen"] == images, "it goes on where it stopped"
-        snapshot = Path(stages.snapshot_uri(str(out), images), "weights.safetensors").read_bytes()
+        snapshot = Path(artifacts.snapshot_uri(str(out), images), "weights.safetensors").read_bytes()
         average = saved(out)["average"]
         assert all(torch.equal(value, average[name]) for name, value in from_safetensors(snapshot).items())
         train(config, latent_set, out, until=images)
@@ -84,8 +82,8 @@ def test_a_training_in_parts_ends_with_the_same_bits(tmp_path, latent_set, plain
     train(config, latent_set, out, until=160)
     assert artifacts.finished(str(out)), "the last milestone is the end"
     assert weights(out) == plain
-    assert Path(stages.snapshot_uri(str(out), 160), "weights.safetensors").read_bytes() == plain[: len(plain) // 2]
-    rows = [row["images"] for row in stages.read_history(str(out))]
+    assert Path(artifacts.snapshot_uri(str(out), 160), "weights.safetensors").read_bytes() == plain[: len(plain) // 2]
+    rows = [row["images"] for row in artifacts.read_history(str(out))]
     assert rows == sorted(set(rows))
 
 
@@ -111,7 +109,7 @@ def test_a_kill_between_a_snapshot_and_its_checkpoint_costs_only_the_way_back_th
     with monkeypatch.context() as patch, pytest.raises(StopError):
         patch.setattr(Checkpoints, "save", killed)
         train(config, latent_set, out, until=48)
-    manifest = storage.join(stages.snapshot_uri(str(out), 48), artifacts.MANIFEST)
+    manifest = storage.join(artifacts.snapshot_uri(str(out), 48), artifacts.MANIFEST)
     version = storage.file_info(manifest).version
     train(config, latent_set, out, until=112)
     assert storage.file_info(manifest).version == version, "made once"
@@ -122,12 +120,12 @@ def test_a_kill_between_a_snapshot_and_its_checkpoint_costs_only_the_way_back_th
 def test_a_snapshot_is_a_denoiser_of_its_own(tmp_path, latent_set):
     out = tmp_path / "k" / "a"
     train(with_milestones(32), latent_set, out)
-    snapshot = stages.snapshot_uri(str(out), 32)
+    snapshot = artifacts.snapshot_uri(str(out), 32)
     loaded = dcae15.load_denoiser(snapshot)
     assert loaded.artifact.images_seen == 32
     assert loaded.sample([0, 1]).shape == (2, 8, 4, 4)
     with pytest.raises(ArtifactError, match=f"{32 + 16:012d} does not exist"):
-        dcae15.load_denoiser(stages.snapshot_uri(str(out), 48))
+        dcae15.load_denoiser(artifacts.snapshot_uri(str(out), 48))
     config = Config(storage=str(tmp_path))
     of_end, of_snapshot = (
         next(stage.uri for stage in plan(config, {"denoiser": uri}) if stage.name == "sample")

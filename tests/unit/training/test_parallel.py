@@ -7,7 +7,6 @@ such a difference grows: 3e-2 there. bfloat16: 2e-1, of small tensors near zero.
 """
 
 import contextlib
-import dataclasses
 from pathlib import Path
 
 import pytest
@@ -15,9 +14,9 @@ import torch
 import torch.multiprocessing as multiprocessing
 from safetensors.torch import load_file
 
+from dcae15 import artifacts
 from dcae15.config import Config
 from dcae15.runtime import ProcessGroupRuntime
-from dcae15.training import stages
 from tests.unit.training.small import StopError, run, small_config, three_phases, train, weights
 
 TOLERANCE = 1e-3
@@ -28,14 +27,10 @@ BFLOAT16 = 2e-1
 def with_training(config: Config, **settings) -> Config:
     """The same run with other switches in every phase."""
     autoencoder = config.autoencoder
-    phases = [dataclasses.replace(p, training=dataclasses.replace(p.training, **settings)) for p in autoencoder.phases]
-    training = dataclasses.replace(autoencoder.training, **settings)
-    diffusion = dataclasses.replace(
-        config.diffusion, training=dataclasses.replace(config.diffusion.training, **settings)
-    )
-    return dataclasses.replace(
-        config, autoencoder=dataclasses.replace(autoencoder, phases=phases, training=training), diffusion=diffusion
-    )
+    phases = [p.changed(training=p.training.changed(**settings)) for p in autoencoder.phases]
+    training = autoencoder.training.changed(**settings)
+    diffusion = config.diffusion.changed(training=config.diffusion.training.changed(**settings))
+    return config.changed(autoencoder=autoencoder.changed(phases=phases, training=training), diffusion=diffusion)
 
 
 def fixed_weight(config: Config) -> Config:
@@ -109,7 +104,7 @@ def results(tmp_path_factory, larger_images, latent_set, lpips_files) -> Path:
 
 
 def require_equal(plain: Path, other: Path, tolerance: float = TOLERANCE, rows: bool = True) -> None:
-    ours, theirs = (stages.read_history(str(uri)) for uri in (plain, other))
+    ours, theirs = (artifacts.read_history(str(uri)) for uri in (plain, other))
     assert [row["images"] for row in theirs] == [row["images"] for row in ours]
     for name in ("loss", "gradient_norm") if rows else ():
         assert [row[name] for row in theirs] == pytest.approx([row[name] for row in ours], rel=tolerance), name
@@ -149,7 +144,7 @@ def test_two_workers_train_in_turns_what_they_train_at_once(results, parallel):
 @pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
 def test_a_run_of_two_workers_is_continued_by_one(results, larger_images, parallel, phase):
     out = results / f"stopped {parallel} in phase {phase}"
-    assert list((out / stages.CHECKPOINTS).glob("*.pt")), "it was stopped with checkpoints"
+    assert list((out / artifacts.CHECKPOINTS).glob("*.pt")), "it was stopped with checkpoints"
     assert not (out / "manifest.json").exists()
     run("autoencoder", three_phases(), larger_images, str(out))
     # The first row after a restart averages over fewer steps.

@@ -1,19 +1,19 @@
 """The three-phase recipe at toy size: what trains, what is frozen, exact resume, controls, guards."""
 
-import dataclasses
-
 import pytest
 import torch
 from safetensors.torch import load_file
 
 from dcae15 import artifacts, storage
-from dcae15.config import without_masks
+from dcae15.config import PhaseConfig, without_masks
 from dcae15.config.graph import autoencoder_spec
 from dcae15.errors import ConfigError, TrainingError, WeightsError
 from dcae15.models.autoencoder import Autoencoder
 from dcae15.runtime import LocalRuntime
-from dcae15.training import parts, stages
+from dcae15.training import autoencoder as autoencoder_training
+from dcae15.training import parts
 from dcae15.training.checkpoint import Checkpoints
+from dcae15.training.randomness import generator
 from tests.unit.training.small import StopError, StoppingTracker, run, small_config, three_phases
 
 
@@ -32,7 +32,7 @@ def test_a_run_stopped_in_any_phase_ends_with_the_same_bits(tmp_path, larger_ima
         with pytest.raises(StopError):
             run("autoencoder", config, larger_images, out, StoppingTracker(stop))
     assert run("autoencoder", config, larger_images, out) == undisturbed[1]
-    rows = stages.read_history(out)
+    rows = artifacts.read_history(out)
     assert [row["images"] for row in rows] == [16, 32, 48, 64, 80]
     assert [row["phase"] for row in rows] == [0, 0, 1, 2, 2]
 
@@ -49,7 +49,7 @@ def test_a_run_with_another_memory_format_is_continued_with_the_same_bits(tmp_pa
 def test_a_run_whose_artifact_could_not_be_written_is_not_trained_again(tmp_path, larger_images, undisturbed):
     out, config = str(tmp_path / "k" / "b"), three_phases()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(stages, "_finish", lambda *_: (_ for _ in ()).throw(StopError))
+        patch.setattr(autoencoder_training, "write_trained", lambda *_: (_ for _ in ()).throw(StopError))
         with pytest.raises(StopError):
             run("autoencoder", config, larger_images, out)
     lines = []
@@ -100,7 +100,7 @@ def test_a_run_stopped_between_phases_begins_the_next_one(tmp_path, larger_image
 def test_each_phase_logs_its_own_losses(tmp_path, larger_images, lpips_files):
     out = str(tmp_path / "k" / "a")
     run("autoencoder", three_phases(lpips_files), larger_images, out)
-    first, before, last = [stages.read_history(out)[i] for i in (0, -2, -1)]
+    first, before, last = [artifacts.read_history(out)[i] for i in (0, -2, -1)]
     assert {"loss", "dead_channels"} <= first.keys()
     assert not {"l1", "lpips", "discriminator_loss"} & first.keys()
     game = {"discriminator_loss", "logits_real", "logits_fake", "generator_loss", "adversarial_weight"}
@@ -124,16 +124,15 @@ def test_each_phase_logs_its_own_losses(tmp_path, larger_images, lpips_files):
 def test_exactly_the_named_parts_move(tmp_path, image_set, names, moves):
     config = small_config(images=32, weight_decay=0.1, warmup_images=16)
     config.autoencoder.phases = [
-        dataclasses.replace(
-            stages.PhaseConfig("only", parts=names),
+        PhaseConfig(name="only", parts=names).changed(
             training=config.autoencoder.training,
             prefix=config.autoencoder.prefix,
         )
     ]
     out = tmp_path / "k" / "a"
     run("autoencoder", config, image_set, str(out))
-    generator = stages.generator(config.seed, "initial weights of the autoencoder", 0)
-    before = Autoencoder(autoencoder_spec(config.autoencoder), generator).state_dict()
+    source = generator(config.seed, "initial weights of the autoencoder", 0)
+    before = Autoencoder(autoencoder_spec(config.autoencoder), source).state_dict()
     for file in ("weights", "weights_raw"):
         after = load_file(out / f"{file}.safetensors")
         moved = {name for name in before if not torch.equal(before[name], after[name])}
@@ -143,7 +142,7 @@ def test_exactly_the_named_parts_move(tmp_path, image_set, names, moves):
 
 def test_a_frozen_tensor_that_changes_stops_the_run(tmp_path, image_set, monkeypatch):
     config = small_config(images=32)
-    config.autoencoder.phases = [stages.PhaseConfig("only", parts=["decoder"], training=config.autoencoder.training)]
+    config.autoencoder.phases = [PhaseConfig(name="only", parts=["decoder"], training=config.autoencoder.training)]
     freeze = parts.freeze
 
     def leaky(network, *names):
@@ -169,9 +168,7 @@ def test_a_parameter_that_never_moves_is_named(tmp_path, image_set):
 
 def test_a_part_that_names_nothing_lists_what_there_is(tmp_path, image_set):
     config = small_config()
-    config.autoencoder.phases = [
-        stages.PhaseConfig(parts=["decoder.up_blocks.9"], training=config.autoencoder.training)
-    ]
+    config.autoencoder.phases = [PhaseConfig(parts=["decoder.up_blocks.9"], training=config.autoencoder.training)]
     with pytest.raises(ConfigError, match=r"'decoder\.up_blocks\.9'.*decoder\.up_blocks\.2"):
         run("autoencoder", config, image_set, str(tmp_path / "k" / "a"))
 
@@ -193,7 +190,7 @@ def test_a_discriminator_that_explodes_stops_before_the_update(tmp_path, larger_
     config.autoencoder.phases[2].losses.adversarial.learning_rate = 1e30
     with pytest.raises(TrainingError, match="gradient is not finite after"):
         run("autoencoder", config, larger_images, out)
-    saved = Checkpoints(storage.join(out, stages.CHECKPOINTS)).latest()
+    saved = Checkpoints(storage.join(out, artifacts.CHECKPOINTS)).latest()
     assert saved is not None
     assert all(bool(torch.isfinite(v).all()) for v in saved["network"].values())
 

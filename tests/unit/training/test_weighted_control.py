@@ -1,7 +1,5 @@
 """The control with a weighted loss: trains on all channels, and is the plain training where the weights are equal."""
 
-import dataclasses
-
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -16,11 +14,8 @@ def trained(folder, name: str, latents: str, **prefix) -> tuple[dict[str, torch.
     config = small_config(
         learning_rate=1e-4
     )  # AdamW's first steps make a whole step of the sign of what rounding leaves
-    config = dataclasses.replace(
-        config,
-        diffusion=dataclasses.replace(
-            config.diffusion, prefix=dataclasses.replace(config.diffusion.prefix, always_full=False, **prefix)
-        ),
+    config = config.changed(
+        diffusion=config.diffusion.changed(prefix=config.diffusion.prefix.changed(always_full=False, **prefix)),
     )
     out = folder / "k" / name
     run("denoiser", config, latents, str(out))
@@ -41,9 +36,9 @@ def test_equal_weights_train_what_no_masks_train_and_others_do_not(tmp_path, lat
 
 def test_a_compiled_step_gets_the_same_weights(tmp_path, latent_set, graphs_only):
     config = small_config(images=64)
-    config.diffusion.prefix = dataclasses.replace(config.diffusion.prefix, kind="weighted", choices=[2, 8])
+    config.diffusion.prefix = config.diffusion.prefix.changed(kind="weighted", choices=[2, 8])
     run("denoiser", config, latent_set, str(tmp_path / "k" / "plain"))
-    config.diffusion.training = dataclasses.replace(config.diffusion.training, compile=True)
+    config.diffusion.training = config.diffusion.training.changed(compile=True)
     run("denoiser", config, latent_set, str(tmp_path / "k" / "compiled"))
     plain, compiled = (load_file(tmp_path / "k" / name / "weights.safetensors") for name in ("plain", "compiled"))
     for name, value in plain.items():
@@ -57,7 +52,7 @@ def test_an_autoencoder_cannot_have_it():
     ):
         check(config)
     config = Config()
-    config.autoencoder.phases = [PhaseConfig("one"), PhaseConfig("two")]
+    config.autoencoder.phases = [PhaseConfig(name="one"), PhaseConfig(name="two")]
     config.autoencoder.phases[1].prefix.kind = "weighted"
     with pytest.raises(ConfigError, match=r"autoencoder\.phases\[1\]\.prefix\.kind is 'weighted'"):
         check(config)
