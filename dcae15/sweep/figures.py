@@ -13,6 +13,7 @@ import numpy as np
 from matplotlib.figure import Figure as Canvas
 
 from dcae15.channels import IN_TABLES, LANDMARKS
+from dcae15.config import ARMS
 from dcae15.report.data import in_order
 from dcae15.report.measures import measure_of, measured
 from dcae15.report.plots import (
@@ -200,7 +201,7 @@ def _autoencoders(groups: Mapping[str, Records]) -> dict[tuple[str, str], str]:
     arms_of: dict[str, list[str]] = {}
     for group, members in groups.items():
         parts = [split_metric(metric) for record in members for metric in record.metrics]
-        arms_of[group] = list(in_order({arm: None for _, arm, landmark in parts if landmark}))
+        arms_of[group] = list(in_order({arm: None for _, arm, landmark in parts if landmark}, list(ARMS)))
 
     def named(group: str, arm: str) -> str:
         if len(groups) == 1:

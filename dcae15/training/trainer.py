@@ -250,7 +250,7 @@ class Networks:
             own = critic.settings
             rate = own.learning_rate or config.learning_rate
             changes = {"learning_rate": rate, "beta1": own.beta1, "beta2": own.beta2, "weight_decay": 0.0}
-            small = dataclasses.replace(config, parallel="ddp", **changes)
+            small = config.changed(parallel="ddp", **changes)
             self.critic = Learner(critic, small, runtime)
         pairs = zip(self.average.parameters(), network.parameters(), strict=True)
         self.averaged: list[Tensor] = [average for average, parameter in pairs if parameter.requires_grad]

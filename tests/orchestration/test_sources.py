@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 
-from dataclasses import replace
 from dcae15.artifacts import ImageSet
 from dcae15.cluster import Cluster
 from dcae15.config import Config
