@@ -20,8 +20,8 @@ from dcae15.errors import ArtifactError, WeightsError
 from dcae15.export.foreign_config import official_dotlist, spec_from_official
 from dcae15.export.foreign_weights import import_autoencoder
 from dcae15.export.layouts import build_autoencoder, from_official
-from dcae15.models.spec import AutoencoderSpec
 from dcae15.models.presets import GRAPH_FIELDS
+from dcae15.models.spec import AutoencoderSpec
 from dcae15.orchestration import export
 from dcae15.orchestration.cache import EncodeWriter, latent_spec, plan_latents
 from dcae15.orchestration.plan import STAGES, plan

@@ -11,8 +11,8 @@ from dcae15.export.foreign_config import (
     spec_from_diffusers,
     spec_from_official,
 )
-from dcae15.models.spec import AutoencoderSpec
 from dcae15.models.presets import PRESETS, preset
+from dcae15.models.spec import AutoencoderSpec
 from tests.families import FAMILIES
 
 DOTLIST = (
