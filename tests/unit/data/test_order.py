@@ -30,17 +30,6 @@ def test_any_cut_of_the_stream_gives_the_same_stream(counts, seed, cuts):
     assert np.array_equal(np.concatenate(parts), whole)
 
 
-@given(world=st.sampled_from([1, 2, 4, 8]), steps=st.integers(1, 10))
-@settings(max_examples=30, deadline=None)
-def test_workers_together_see_the_same_global_batches(world, steps):
-    batch, order = 16, Order([7, 13, 9, 20], 5, window=2)
-    for step in range(steps):
-        whole = order.take(step * batch, batch)
-        part = batch // world
-        ranks = [order.take(step * batch + rank * part, part) for rank in range(world)]
-        assert np.array_equal(np.concatenate(ranks), whole)
-
-
 def test_epochs_and_seeds_differ():
     first, second = Order([50, 50], 0).take(0, 100), Order([50, 50], 0).take(100, 100)
     assert not np.array_equal(first, second)

@@ -115,11 +115,6 @@ def test_the_same_channels_in_reverse_are_as_sparse_but_not_in_front():
     assert reverse["object_front_share"] < 0.05
 
 
-@pytest.mark.parametrize("codec", [ordered, spread])
-def test_scaling_of_all_channels_changes_nothing(codec):
-    assert summary_of(codec(gain=50.0)) == pytest.approx(summary_of(codec()), rel=1e-3)
-
-
 def test_channels_without_effect_are_no_objects():
     effects = [{"image_low": 3.0, "image_high": 1.0}, {"image_low": 0.0, "image_high": 0.0}]
     assert sparsity_summary(effects)["object_share"] == pytest.approx(0.75)
