@@ -111,6 +111,7 @@ def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Head]:
         log = folder / "head.log"
         with head.node(log, "--head", *(f"--{name}={value}" for name, value in options.items())) as process:
             wait_until(lambda: head.answers() or process.poll() is not None, 120, "the dashboard answers")
+            wait_until(lambda: bool(place.raylets()) or process.poll() is not None, 120, "the head node is there")
             assert process.poll() is None, log.read_text()
             yield head
         wait_until(lambda: not place.ray_processes(), 200, "Ray has ended")
@@ -121,7 +122,7 @@ def test_a_script_joins_a_running_cluster_and_goes_on_without_a_lost_node(head, 
     expected = finished.artifacts["cache_latents"]
     storage = finished.copy(tmp_path / "storage", "images", "autoencoder")
     folder = storage / "latents" / expected.name
-    words = ("--address", head.address, "--object-store-memory=100000000")
+    words = ("--address", head.address, "--node-ip-address=127.0.0.1", "--object-store-memory=100000000")
 
     def written() -> set[Path]:
         return set(folder.rglob("*.parquet.json"))
