@@ -33,7 +33,10 @@ def is_search(sweep: Sweep) -> bool:
 def shown_metrics(sweep: Sweep, records: Records) -> list[str]:
     """Return the metrics worth a column: the sweep's own, then those of its figures that a trial has."""
     names = [sweep.metric]
-    for figure in (figure for figure in sweep.figures if figure.kind != "autoencoders"):
+    tabulated = any(figure.kind == "autoencoders" for figure in sweep.figures)  # has what is over channels in lines
+    for figure in sweep.figures:
+        if figure.kind == "autoencoders" or (tabulated and figure.kind == "over_channels"):
+            continue
         for name in figure.measures:
             if figure.kind == "over_channels":
                 names += _over_channels(records, split_metric(name)[0])

@@ -210,6 +210,60 @@ def test_lines_over_channels_are_named_by_arm_and_autoencoder():
     assert list(legend) == ["baseline", "structured", "both: structured", "both: baseline"]
 
 
+def test_autoencoders_stand_side_by_side_with_differences_within_each_trial():
+    figure = Figure("autoencoders", ("psnr", "object_share", "ssim"), reference="structured")
+    sweep = Sweep("study", seeds=(0, 1), figures=(figure, Figure("over_channels", ("psnr",))), metric=DISTANCE)
+    values = {"baseline": (15.0, 18.0), "structured": (20.0, 22.0), "random": (19.0, NAN)}
+    records = [
+        trial(
+            "",
+            seed,
+            metrics={
+                f"psnr.{arm}.{part}": of[seed] + 4 * (part == "all")
+                for arm, of in values.items()
+                for part in ("eighth", "half", "all")
+            }
+            | {"object_share.structured": 0.5},
+        )
+        for seed in (0, 1)
+    ]
+    shown = draw_figure(sweep, figure, records)
+    (found,) = shown.tables
+    minus = "\N{MINUS SIGN}"
+    assert [cell.text for cell in found.heads] == [
+        "measure",
+        "channels",
+        "structured",
+        "baseline",
+        "random",
+        f"structured {minus} baseline",
+        f"structured {minus} random",
+    ]
+    assert [[cell.text for cell in row] for row in found.rows] == [
+        [
+            "PSNR (dB, higher is better)",
+            "⅛",
+            "21.00 [20.00, 22.00]",
+            "16.50 [15.00, 18.00]",
+            "19.00",
+            "+4.50 [+4.00, +5.00]",
+            "+1.00",
+        ],  # within trials: the seeds' common part cancels
+        [
+            "PSNR (dB, higher is better)",
+            "all",
+            "25.00 [24.00, 26.00]",
+            "20.50 [19.00, 22.00]",
+            "23.00",
+            "+4.50 [+4.00, +5.00]",
+            "+1.00",
+        ],
+        ["Object share of a channel", "all", "0.500 [0.500, 0.500]", "–", "–", "–", "–"],
+    ]
+    assert "No finished trial has these measures." not in shown.notes
+    assert [head.text for head in arms_table(sweep, records).heads[2:]] == ["Fréchet distance, generated images"]
+
+
 def test_a_field_is_found_in_values_arms_and_commands():
     figure = Figure("over_field", (DISTANCE,), field=CHANNELS)
     sweep = dataclasses.replace(study(figure), arms={"baseline": {CHANNELS: 16}, "structured": {}})
