@@ -155,7 +155,7 @@ def run_arm(place: Workplace, stage: str, arm: str, words: Sequence[str], given:
 
 def measure(place: Workplace, stages: Sequence[str], rounds: int, quick: bool) -> dict[str, dict[str, list[Run]]]:
     """Run both arms of the stages in turn and first in turn, and before them what they need; return the runs."""
-    shared = (*(QUICK if quick else FULL), "tracking.enabled=false", "baseline=false", "scaling.use_gpu=no")
+    shared = (*(QUICK if quick else FULL), "tracking.enabled=false", "arms=[]", "scaling.use_gpu=no")
     runs: dict[str, dict[str, list[Run]]] = {stage: {arm: [] for arm in ARMS} for stage in stages}
     made: dict[str, str] = {}
     last = max(STAGES.index(stage) for stage in stages)

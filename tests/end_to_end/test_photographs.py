@@ -65,7 +65,7 @@ def photographs(tmp_path_factory: pytest.TempPathFactory) -> Photographs:
 @pytest.fixture(scope="module")
 def words(photographs: Photographs) -> tuple[str, ...]:
     given = (f"data.source={photographs.folder}", "data.val_fraction=0.2", "evaluation.reconstruction_images=40")
-    return ("--config", str(TINY), "baseline=false", "diffusion.enabled=false", "data.max_bad_fraction=0.1", *given)
+    return ("--config", str(TINY), "arms=[]", "diffusion.enabled=false", "data.max_bad_fraction=0.1", *given)
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ pytestmark = [pytest.mark.ray, pytest.mark.s3, pytest.mark.timeout(900)]
 ROOT = "s3://dcae15-tests/pipeline"
 SHARED = ("--config", str(TINY), f"storage={ROOT}/out", "data.max_bad_fraction=0.1")
 WORDS = (*SHARED, f"data.source={ROOT}/imagenet_tars", "sampling.images=12", "sampling.shard_images=12")
-WORDS += ("evaluation.reconstruction_images=11", "tracking.uri=sqlite:///mlflow.db", "baseline=false")
+WORDS += ("evaluation.reconstruction_images=11", "tracking.uri=sqlite:///mlflow.db", "arms=[]")
 
 
 @pytest.fixture(scope="module")

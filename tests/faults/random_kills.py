@@ -33,7 +33,7 @@ LONGEST_LIFE = 3.0  # seconds from the first sign of work to the kill, at most
 def torment(place: Workplace, folder: Path, minutes: float, seed: int, images: int) -> tuple[Counter[str], list[int]]:
     """Cache the latents of images twice, the second time with kills; compare; return the kills and the shards at each start."""
     chance, killed, progress = random.Random(seed), Counter[str](), list[int]()
-    words = ["--config", str(TINY), "tracking.enabled=false", "baseline=false", "autoencoder.training.images=64"]
+    words = ["--config", str(TINY), "tracking.enabled=false", "arms=[]", "autoencoder.training.images=64"]
     words += [f"data.shapes.images={images}", "data.shapes.val_images=8", "data.shard_images=4", "latents.mirror=true"]
     for script, role in (("prepare_images", "images"), ("train_autoencoder", "autoencoder"), ("cache_latents", "")):
         done = place.run(script, *words, f"storage={folder / 'calm'}", timeout_s=100_000)

@@ -15,7 +15,7 @@ from tests.scripts import TINY, Background, Workplace
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
 
-SHARED = ("--config", str(TINY), "baseline=false", "tracking.enabled=false")
+SHARED = ("--config", str(TINY), "arms=[]", "tracking.enabled=false")
 TWO_PHASES = (
     "autoencoder.phases=[{name: everything}, {name: the head, parts: [decoder_head], "
     "losses: {adversarial: {weight: 0.5, width: 8, layers: 1, start_images: 160}}, training: {images: 960}}]",

@@ -24,7 +24,7 @@ from tests.scripts import REPOSITORY, TINY, Workplace, wait_until, workplace
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
 
 RAY = (sys.executable, "-m", "ray.scripts.scripts")
-WORDS = ("--config", str(TINY), "tracking.enabled=false", "baseline=false")
+WORDS = ("--config", str(TINY), "tracking.enabled=false", "arms=[]")
 
 
 @dataclass(frozen=True)
@@ -171,7 +171,7 @@ def test_a_folder_too_deep_for_sockets_is_a_sentence(head, tmp_path):
 
 def test_a_job_stops_when_told_and_goes_on_when_submitted_again(head, finished, tmp_path):
     storage = finished.copy(tmp_path / "storage", "images")
-    words = ("autoencoder.training.images=2400", "baseline=false", "diffusion.enabled=false", "tracking.enabled=false")
+    words = ("autoencoder.training.images=2400", "arms=[]", "diffusion.enabled=false", "tracking.enabled=false")
     submitted = head.submit(storage, *words, options=("--no-wait", "--submission-id", "first"))
     assert submitted.returncode == 0, submitted.stdout + submitted.stderr
     wait_until(lambda: any(storage.glob("autoencoder/*/checkpoints/*.pt.json")), 400, "a checkpoint")

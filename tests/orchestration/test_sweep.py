@@ -24,7 +24,7 @@ pytestmark = [pytest.mark.ray, pytest.mark.timeout(1200)]
 RATE = "diffusion.training.learning_rate"
 SET = """
 set:
-  baseline: false
+  arms: []
   data: {shapes: {images: 160, val_images: 48, classes: 4}, shard_images: 80}
   autoencoder:
     latent_channels: 8

@@ -30,7 +30,7 @@ mine: 3 trials: 1 running, 1 finished, 1 waiting
 GRID = """
 name: mine
 question: Which?
-set: {baseline: false, diffusion.prefix.first: '${autoencoder.prefix.first}'}
+set: {arms: [], diffusion.prefix.first: '${autoencoder.prefix.first}'}
 space: {autoencoder.prefix.first: [4, 8], diffusion.training.learning_rate: [1e-3, 1e-2], autoencoder.latent_channels: [8, 4]}
 skip_invalid: true
 """

@@ -50,7 +50,7 @@ def test_summaries_and_generated_images_keep_their_names():
     ("overrides", "there", "absent"),
     [
         ((), "psnr.baseline.all", "psnr.random.all"),
-        (("random_control=true",), "object_share.random", "lpips.structured.all"),
+        (("arms=[random]",), "object_share.random", "lpips.structured.all"),
         (("autoencoder.prefix.kind=none",), "psnr.structured.all", "psnr.baseline.all"),
         (("diffusion.enabled=false",), "ssim.structured.eighth", "frechet_distance.generated"),
         (("evaluation.probe_images=0",), "recall.generated", "probe_accuracy.structured.all"),

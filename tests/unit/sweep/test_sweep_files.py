@@ -28,7 +28,7 @@ def test_fields_may_be_nested_or_dotted_and_ranges_beside_lists():
     found = sweep(
         """
 question: Which?
-set: {diffusion: {training.images: 6400, scaling: per_channel}, baseline: false}
+set: {diffusion: {training.images: 6400, scaling: per_channel}, arms: []}
 arms: {plain: {autoencoder: {prefix: {kind: none}}}, ours: }
 seeds: [0, 7]
 space:
@@ -63,7 +63,7 @@ scales:
 
 
 def test_a_scale_takes_the_place_of_keys_and_comes_over_what_is_set(tmp_path):
-    (tmp_path / "large.yaml").write_text("baseline: false")
+    (tmp_path / "large.yaml").write_text("arms: []")
     origin = str(tmp_path / "studies" / "mine.yaml")
     small, large = sweep(SPACE + SCALES, "", origin), sweep(SPACE + SCALES, "large", origin)
     assert (small.scale, small.seeds, large.scale, large.seeds) == ("small", (0,), "large", (0, 1))
@@ -84,7 +84,7 @@ def test_a_scale_takes_the_place_of_keys_and_comes_over_what_is_set(tmp_path):
 )
 def test_files_are_relative_to_the_folder_of_the_sweep(tmp_path, origin, path, opened):
     origin, path, opened = (text.format(tmp=tmp_path) for text in (origin, path, opened))
-    storage.write_bytes(opened, b"baseline: true")
+    storage.write_bytes(opened, b"arms: [baseline]")
     assert sweep(f"{SPACE}config: {path}", origin=origin).config == (opened,)
 
 

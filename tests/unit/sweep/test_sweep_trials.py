@@ -89,7 +89,7 @@ def test_a_study_that_only_includes_others_has_no_trials_of_its_own():
 
 
 def test_later_layers_win(tmp_path):
-    (tmp_path / "base.yaml").write_text("name: base\nbaseline: false\ndata: {limit: 5, val_fraction: 0.5}")
+    (tmp_path / "base.yaml").write_text("name: base\narms: []\ndata: {limit: 5, val_fraction: 0.5}")
     text = GRID + "config: base.yaml"
     found = sweep_from_yaml(text.replace("set: {", "set: {data.limit: 6, "), str(tmp_path / "mine.yaml"))
     trial = make_trial(found, {"autoencoder.latent_channels": 16, "autoencoder.prefix.first": 4}, "large", 3)
@@ -169,7 +169,7 @@ def test_combinations_that_contradict_themselves_are_refused_or_left_out():
 
 
 def test_a_value_of_a_wrong_type_is_never_left_out():
-    found = sweep_from_yaml("name: mine\nskip_invalid: true\nspace: {baseline: [true, maybe]}", "mine.yaml")
+    found = sweep_from_yaml("name: mine\nskip_invalid: true\nspace: {tracking.enabled: [true, maybe]}", "mine.yaml")
     with pytest.raises(ConfigError, match=r"baseline is 'maybe' \(mine.yaml: space\); it must be true or false"):
         check_trials(found, [])
 

@@ -19,7 +19,7 @@ name: mine
 space: {autoencoder.training.learning_rate: [1.0e-3, 2.0e-3]}
 metric: psnr.structured.all
 mode: max
-set: {baseline: false, diffusion.enabled: false}
+set: {arms: [], diffusion.enabled: false}
 """
 SWEEP = sweep_from_yaml(TEXT, "")
 
