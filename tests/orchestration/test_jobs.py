@@ -172,7 +172,7 @@ def test_a_folder_too_deep_for_sockets_is_a_sentence(head, tmp_path):
 
 def test_a_job_stops_when_told_and_goes_on_when_submitted_again(head, finished, tmp_path):
     storage = finished.copy(tmp_path / "storage", "images")
-    words = ("autoencoder.training.images=2400", "baseline=false", "diffusion.enabled=false", "tracking.enabled=false")
+    words = ("autoencoder.training.images=6400", "baseline=false", "diffusion.enabled=false", "tracking.enabled=false")
     submitted = head.submit(storage, *words, options=("--no-wait", "--submission-id", "first"))
     assert submitted.returncode == 0, submitted.stdout + submitted.stderr
     wait_until(lambda: any(storage.glob("autoencoder/*/checkpoints/*.pt.json")), 400, "a checkpoint")
