@@ -176,7 +176,8 @@ def test_a_part_that_names_nothing_lists_what_there_is(tmp_path, image_set):
 
 @pytest.mark.parametrize(("arm", "masks"), [("baseline", "none"), ("random", "random")])
 def test_controls_train_the_same_phases_with_other_masks(tmp_path, larger_images, undisturbed, arm, masks):
-    config, out = with_arm(three_phases(), arm), str(tmp_path / "k" / "b")
+    config, out = three_phases(), str(tmp_path / "k" / "b")
+    config.autoencoder = with_arm(config.autoencoder, arm)
     weights = run("autoencoder", config, larger_images, out)
     artifact, structured = artifacts.Autoencoder.open(out), artifacts.Autoencoder.open(undisturbed[0])
     assert weights != undisturbed[1]
