@@ -4,9 +4,10 @@ from pathlib import Path
 
 import pytest
 
+from dcae15.cli import script
 from dcae15.errors import ConfigError, TrainingError
 from dcae15.sweep import run
-from dcae15.sweep.command import open_sweep, parse, run_sweep_script
+from dcae15.sweep.command import open_sweep, parse
 
 CONFIGS = Path(__file__).parents[3] / "pipelines" / "configs"
 FILE = """
@@ -97,6 +98,17 @@ def test_help_lists_every_sweep_with_its_question(capsys):
     assert "docs/sweeps.md" in text and "--scale NAME" in text
 
 
+def test_a_broken_study_stops_neither_the_others_nor_the_help(tmp_path, capsys):
+    (tmp_path / "studies").mkdir()
+    (tmp_path / "studies" / "good.yaml").write_text(f"{FILE}question: Why?")
+    (tmp_path / "studies" / "broken.yaml").write_text("name: [")
+    assert parse(["--study", "good"], "Sweep.", tmp_path).sweep.name == "mine"
+    with pytest.raises(SystemExit) as caught:
+        parse(["--help"], "Sweep.", tmp_path)
+    text = " ".join(capsys.readouterr().out.split())
+    assert caught.value.code == 0 and "good Why?" in text and "broken cannot be started: " in text
+
+
 def test_an_unknown_option_exits_with_usage(capsys):
     with pytest.raises(SystemExit) as caught:
         parsed("--study", "sparsity", "--resume")
@@ -106,7 +118,7 @@ def test_an_unknown_option_exits_with_usage(capsys):
 
 def test_exit_codes(file, monkeypatch, capsys, tmp_path):
     def code_of(*words):
-        code = run_sweep_script("Sweep.", CONFIGS, [*words, f"storage={tmp_path}"])
+        code = script("sweep", [*words, f"storage={tmp_path}"])
         return code, capsys.readouterr()
 
     code, said = code_of("--sweep", file, "--dry-run")
