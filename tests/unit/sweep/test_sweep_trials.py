@@ -4,8 +4,8 @@ import shlex
 from dataclasses import replace
 
 import pytest
-from dcae15.command_line import parse
 
+from dcae15.cli import FULL, parse
 from dcae15.errors import ConfigError
 from dcae15.sweep.file import Range
 from dcae15.sweep.reading import sweep_from_yaml
@@ -72,7 +72,7 @@ def test_random_draws_are_always_the_same_different_and_inside():
 
 
 def test_every_arm_and_seed_has_the_same_draws():
-    trials = trials_of(sweep(RANDOM, arms={"a": {}, "b": {"baseline": False}}, seeds=(0, 1), trials=5))
+    trials = trials_of(sweep(RANDOM, arms={"a": {}, "b": {"arms": []}}, seeds=(0, 1), trials=5))
     points = {(t.arm, t.seed): [] for t in trials}
     for t in trials:
         points[t.arm, t.seed].append(t.values)
@@ -94,7 +94,7 @@ def test_later_layers_win(tmp_path):
     found = sweep_from_yaml(text.replace("set: {", "set: {data.limit: 6, "), str(tmp_path / "mine.yaml"))
     trial = make_trial(found, {"autoencoder.latent_channels": 16, "autoencoder.prefix.first": 4}, "large", 3)
     config = trial_config(found, trial, ["data.val_fraction=0.25", "storage=/there"])
-    assert (config.name, config.seed, config.baseline, config.storage) == ("mine", 3, False, "/there")
+    assert (config.name, config.seed, config.arms, config.storage) == ("mine", 3, [], "/there")
     assert (config.data.limit, config.data.val_fraction) == (6, 0.25)
     assert (config.autoencoder.latent_channels, config.diffusion.denoiser.depth) == (16, 2)
     assert config.diffusion.prefix.first == config.autoencoder.prefix.first == 4
@@ -129,7 +129,8 @@ def test_the_command_runs_the_same_pipeline(tmp_path, arm, overrides):
         python, script, *words = shlex.split(trial_command(found, trial, overrides))
         config = trial_config(found, trial, overrides)
         assert (python, script) == ("python", "pipelines/full.py")
-        assert parse(words, "").config == config
+        asked, _ = parse(FULL, words)
+        assert asked.config == config
         assert [p.name for p in config.autoencoder.phases] == {"none": ["a", "b"], "two": ["x", "training"]}[arm]
 
 
@@ -140,7 +141,7 @@ def test_the_command_runs_the_same_pipeline(tmp_path, arm, overrides):
         ("autoencoder.prefix.first=4", ["mine.yaml: space varies it"]),
         ("diffusion.denoiser.depth=4", ["mine.yaml: arms.small varies it"]),
         ("data.limits=4", ["did you mean data.limit"]),
-        ("baseline", ["'baseline' is not key=value"]),
+        ("data", ["'data' is not key=value"]),
     ],
 )
 def test_the_command_line_cannot_set_what_the_sweep_varies(word, named):
@@ -168,9 +169,20 @@ def test_combinations_that_contradict_themselves_are_refused_or_left_out():
     assert {(8, 12)}.isdisjoint(tuple(t.values.values()) for t in trials)
 
 
+def test_a_value_out_of_range_is_left_out_like_a_contradiction():
+    found = sweep_from_yaml("name: mine\nspace: {sampling.guidance: [2, -4]}", "mine.yaml")
+    with pytest.raises(ConfigError) as caught:
+        check_trials(found, [])
+    assert "mine.yaml: trial sampling.guidance=-4, seed=0: sampling.guidance is -4; it must be" in str(caught.value)
+    trials, left_out = check_trials(replace(found, skip_invalid=True), [])
+    assert (len(trials), len(left_out)) == (1, 1)
+
+
 def test_a_value_of_a_wrong_type_is_never_left_out():
     found = sweep_from_yaml("name: mine\nskip_invalid: true\nspace: {tracking.enabled: [true, maybe]}", "mine.yaml")
-    with pytest.raises(ConfigError, match=r"baseline is 'maybe' \(mine.yaml: space\); it must be true or false"):
+    with pytest.raises(
+        ConfigError, match=r"tracking\.enabled is 'maybe' \(mine.yaml: space\); it must be true or false"
+    ):
         check_trials(found, [])
 
 
