@@ -41,7 +41,7 @@ trials: 5
 figures: [{kind: against, measures: [psnr.structured.all, frechet_distance.generated], title: One}]
 """
     )
-    assert found.set == {"diffusion.training.images": 6400, "diffusion.scaling": "per_channel", "baseline": False}
+    assert found.set == {"diffusion.training.images": 6400, "diffusion.scaling": "per_channel", "arms": []}
     assert found.arms == {"plain": {"autoencoder.prefix.kind": "none"}, "ours": {}}
     assert found.space == {
         "diffusion.prefix.step": (2, 4),
@@ -69,7 +69,7 @@ def test_a_scale_takes_the_place_of_keys_and_comes_over_what_is_set(tmp_path):
     assert (small.scale, small.seeds, large.scale, large.seeds) == ("small", (0,), "large", (0, 1))
     assert small.set["autoencoder.latent_channels"] == 16
     assert large.set == {"autoencoder.latent_channels": 64, "autoencoder.training.images": 6400}
-    assert large.config == (str(tmp_path / "large.yaml"),) and large.layers[0].values == {"baseline": False}
+    assert large.config == (str(tmp_path / "large.yaml"),) and large.layers[0].values == {"arms": []}
     assert replace(large, scale="", seeds=(0,), config=(), layers=(), set=small.set) == replace(small, scale="")
 
 
