@@ -76,7 +76,7 @@ WRONG_INPUTS = (
     _wrong("full diffusion.prefix.first=2", "diffusion.prefix draws [2, 6,", "autoencoder.prefix"),
     _wrong("full autoencoder.training.images=10 autoencoder.training.warmup_images=0", "less than one batch"),
     _wrong("full autoencoder.training.schedule=cosin", "autoencoder.training.schedule", "did you mean 'cosine'?"),
-    _wrong("full autoencoder.preset=dc-ae", "autoencoder.preset", "'dc-ae'", "dc-ae-f32c128-1.5", "'custom'"),
+    _wrong("full autoencoder.preset=dc-ae", "autoencoder.preset is 'dc-ae'", "dc-ae-f32c128-1.5", "'custom'"),
     _wrong("full scaling.num_workers=65", "scaling.num_workers 65", "autoencoder.training.batch_size"),
     _wrong("full diffusion.denoiser.class_dropout=0", "sampling.guidance is 3.0", "class_dropout 0"),
     _wrong("full data.source=", "data.source is empty"),

@@ -23,4 +23,4 @@ def autoencoder_spec(config: AutoencoderConfig) -> AutoencoderSpec:
         if custom:
             raise ConfigError(f"autoencoder.{error}") from error
         own = "or give 'custom', and your own widths and depths"
-        raise ConfigError(f"autoencoder.preset: {error}; {own}") from error
+        raise ConfigError(f"autoencoder.preset is '{config.preset}', but {error}; {own}") from error
