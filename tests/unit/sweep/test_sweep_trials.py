@@ -46,14 +46,10 @@ def test_a_grid_is_every_combination_of_arms_seeds_and_values():
 
 def test_an_id_is_of_arm_seed_values_and_name_alone():
     values = {"autoencoder.latent_channels": 8, "autoencoder.prefix.first": 2}
-    ids = [
-        make_trial(sweep(), values, "small").id,
-        make_trial(sweep(), values, "large").id,
-        make_trial(sweep(), values, "small", 3).id,
-        make_trial(sweep(), {**values, "autoencoder.prefix.first": 4}, "small").id,
-        make_trial(sweep(name="theirs"), values, "small").id,
-    ]
-    assert len(set(ids)) == 5
+    other = {**values, "autoencoder.prefix.first": 4}
+    named = [(values, "small"), (values, "large"), (values, "small", 3), (other, "small")]
+    ids = [make_trial(sweep(), *arguments).id for arguments in named]
+    assert len({*ids, make_trial(sweep(name="theirs"), values, "small").id}) == 5
     assert ids[0] == "c464a7d286"  # an interrupted sweep finds its records again by it
     assert make_trial(sweep(seeds=(9,)), dict(reversed(values.items())), "small").id == ids[0]
 
@@ -154,11 +150,8 @@ def test_the_command_line_cannot_set_what_the_sweep_varies(word, named):
 def test_combinations_that_contradict_themselves_are_refused_or_left_out():
     with pytest.raises(ConfigError) as caught:
         check_trials(sweep(), [])
-    message = str(caught.value)
-    assert (
-        "mine.yaml: trial small, autoencoder.latent_channels=8, autoencoder.prefix.first=12, seed=0 and 3 more"
-        in message
-    )
+    message, trial = str(caught.value), "small, autoencoder.latent_channels=8, autoencoder.prefix.first=12, seed=0"
+    assert f"mine.yaml: trial {trial} and 3 more" in message
     assert "autoencoder.prefix.first is 12, more than the latent's 8 channels" in message and "skip_invalid" in message
     found = sweep_from_yaml(GRID + "skip_invalid: true\nscheduler: none", "mine.yaml")
     with pytest.raises(ConfigError, match="never trains"):  # step 4 of the autoencoder's own default starts elsewhere
