@@ -110,6 +110,10 @@ class Prefix(Section):
         """Whether a step hides channels."""
         return self.kind in ("prefix", "random")
 
+    def described(self, channels: int) -> str:
+        """Return what is drawn of a latent of so many channels, in words: ``prefix masks [4, 8]``."""
+        return f"{self.kind} masks {self.prefixes(channels)}" if self.masks else "no masks"
+
     def prefixes(self, channels: int) -> list[int]:
         """Return the prefixes that training draws from: ascending, ending with all ``channels``."""
         if self.kind == "none":

@@ -80,7 +80,7 @@ class _Claim:
                 return
             if living and not told:
                 told = True
-                say(f"waits: {_holder(living[-1])} makes it now")
+                say(f"waits for {_holder(living[-1])}, which makes it now")
             time.sleep(POLL_SECONDS)
 
     def renew(self, stop: threading.Event) -> None:

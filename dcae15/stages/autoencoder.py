@@ -49,7 +49,7 @@ def facts(view: View) -> dict[str, str]:
                 f"{phase.training.whole_batches:,} images in batches of {phase.training.batch_size}",
                 f"{phase.resolution or view.config.data.resolution} pixels",
                 f"trains {', '.join(phase.parts)}",
-                f"{prefix.kind} masks {prefix.prefixes(spec.latent_channels)}" if prefix.masks else "no masks",
+                prefix.described(spec.latent_channels),
             ]
         )
     return found

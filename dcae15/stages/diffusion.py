@@ -32,7 +32,7 @@ def facts(view: View) -> dict[str, str]:
     settings = view.config.diffusion
     return {
         "length": f"{settings.training.images:,} images in batches of {settings.training.batch_size}",
-        "prefixes": settings.prefix.kind,
+        "draws": settings.prefix.described(_channels(view)),
         "latents": f"{settings.scaling} scale, {'mean removed' if settings.shift else 'mean kept'}",
     }
 

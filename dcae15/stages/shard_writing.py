@@ -105,7 +105,7 @@ def _records_of(name: str, root: str, plans: Sequence[ShardPlan[Any]]) -> dict[s
             storage.remove(storage.join(root, file))
         del records[path]
     if stale:
-        print(f"{name}: {len(stale):,} shards of another state of the source are made anew", flush=True)
+        print(f"{name}: {len(stale):,} finished shards are made again: their source files changed", flush=True)
     if before != digests:
         storage.write_json(place, digests)
     return records

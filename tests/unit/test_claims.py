@@ -103,7 +103,7 @@ def test_who_comes_later_waits_says_for_whom_once_and_goes_on_when_it_is_free(tm
         process.communicate("\n")
         assert process.returncode == 0
         thread.join(30)
-    assert said[0].startswith(f"waits: process {process.pid} on ")
+    assert said[0].startswith(f"waits for process {process.pid} on ")
     assert said[1:] == ["made"]
     assert files(tmp_path) == []
 

@@ -170,7 +170,7 @@ def test_what_another_process_makes_meanwhile_is_waited_for_and_reused(finished,
     monkeypatch.setattr(claims.time, "sleep", sleep)
     assert waiting.run() == {}
     assert waiting.events == ["train_diffusion reused", "measure_milestones reused", "32 images", "64 images"]
-    assert "train_diffusion: waits: process 1 on elsewhere makes it now\n" in capsys.readouterr().out
+    assert "train_diffusion: waits for process 1 on elsewhere, which makes it now\n" in capsys.readouterr().out
 
 
 def test_a_failure_names_the_step_and_leaves_it_to_others(given, tmp_path):

@@ -52,7 +52,7 @@ def test_what_changed_or_is_not_planned_any_more_is_not_kept(tmp_path, capsys):
     write(root, PLANS)
     plans = [PLANS[0], ShardPlan(PLANS[1].path, 3, 100), PLANS[2]]
     assert write(root, plans) == (paths(plans), 1)
-    assert "test: 4 shards of another state of the source are made anew" in capsys.readouterr().out
+    assert "test: 4 finished shards are made again: their source files changed" in capsys.readouterr().out
     assert sorted(path.name for path in Path(root, "train").glob("*.parquet")) == [f"{i:06d}.parquet" for i in range(3)]
     assert sorted(storage.read_json(f"{root}/plan.json")) == paths(plans)
 

@@ -47,7 +47,7 @@ def test_the_second_waits_and_finds_what_the_first_did(tmp_path, monkeypatch):
 
     def say_and_finish(line, **options):
         told.append(line)
-        if "waits: " in line:  # only now the other driver ends its trials
+        if "waits for " in line:  # only now the other driver ends its trials
             for record in (finished(1e-3, 20.0), finished(2e-3, 21.0)):
                 write_record(folder, record)
             let_go.set()
@@ -61,5 +61,5 @@ def test_the_second_waits_and_finds_what_the_first_did(tmp_path, monkeypatch):
             assert run_sweep(SWEEP, words, nothing_included) == f"{folder}/sweep.html"
         finally:
             let_go.set()
-    assert re.fullmatch(r"mine-\w{8}: waits: process \d+ on \S+ makes it now", told[0])
+    assert re.fullmatch(r"mine-\w{8}: waits for process \d+ on \S+, which makes it now", told[0])
     assert "rerun it: at 0.002" in told
