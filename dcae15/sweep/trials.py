@@ -30,39 +30,26 @@ STATUSES = ("waiting", "running", "finished", "stopped", "failed")
 
 @dataclass(frozen=True)
 class Trial:
-    """One pipeline of a sweep, and what became of it.
+    """One pipeline of a sweep, and what became of it."""
 
-    Attributes:
-        id: 10 hex digits, named by arm, seed and values: the same in every run of the sweep.
-        sweep: name of its sweep or study.
-        arm: its arm; empty in a sweep without arms.
-        seed: of the pipeline.
-        values: what the search chose, by dotted path; without the arm's own values.
-        status: one of `STATUSES`; ``stopped`` means early, by the scheduler.
-        error: why it failed; else empty.
-        seconds: that it ran, over all attempts.
-        metrics: final numbers by name, such as ``frechet_distance.generated`` or ``psnr.structured.quarter``.
-        curve: what was measured at each milestone: ``images`` (seen) and metrics by name.
-        stages: of its pipeline by name: ``uri``, ``fingerprint``, ``ran`` (False: another trial or run made it) and ``seconds``.
-        command: the command that runs this pipeline alone.
-        report: URI of the pipeline's own report; empty until it is there.
-        run_id: MLflow's id of its run; empty where nothing is tracked.
-    """
-
-    id: str
-    sweep: str
-    arm: str = ""
-    seed: int = 0
+    id: str  # 10 hex digits, named by arm, seed and values: the same in every run of the sweep
+    sweep: str  # name of its sweep or study
+    arm: str = ""  # its arm; empty in a sweep without arms
+    seed: int = 0  # of the pipeline
+    # what the search chose, by dotted path; without the arm's own values
     values: dict[str, Any] = field(default_factory=dict)
-    status: str = "waiting"
-    error: str = ""
-    seconds: float = 0.0
+    status: str = "waiting"  # one of `STATUSES`; ``stopped`` means early, by the scheduler
+    error: str = ""  # why it failed; else empty
+    seconds: float = 0.0  # that it ran, over all attempts
+    # final numbers by name, such as ``frechet_distance.generated`` or ``psnr.structured.quarter``
     metrics: dict[str, float] = field(default_factory=dict)
+    # what was measured at each milestone: ``images`` (seen) and metrics by name
     curve: list[dict[str, float]] = field(default_factory=list)
+    # of its pipeline by name: ``uri``, ``fingerprint``, ``ran`` (False: another trial or run made it) and ``seconds``
     stages: dict[str, dict[str, Any]] = field(default_factory=dict)
-    command: str = ""
-    report: str = ""
-    run_id: str = ""
+    command: str = ""  # the command that runs this pipeline alone
+    report: str = ""  # URI of the pipeline's own report; empty until it is there
+    run_id: str = ""  # mLflow's id of its run; empty where nothing is tracked
 
     @property
     def ended(self) -> bool:
