@@ -17,8 +17,8 @@ class Pool:
 
     least: int  # actors to start with; the pool doubles while all of them run and there is more to do
     most: int  # actors to grow to; 0 means as many as there are items
-    cpus: float = 1.0  # cPUs of each
-    gpus: float = 0.0  # gPUs of each
+    cpus: float = 1.0  # CPUs of each
+    gpus: float = 0.0  # GPUs of each
 
     @property
     def threads(self) -> int:
@@ -30,10 +30,10 @@ class Pool:
 class Resources:
     """What a cluster, or a trial's share of one, offers now."""
 
-    cpus: int  # cPUs of all nodes
-    gpus: int  # gPUs of all nodes
+    cpus: int  # CPUs of all nodes
+    gpus: int  # GPUs of all nodes
     local: bool  # whether this machine is all there is
-    cpus_per_gpu: int = 0  # cPUs beside each GPU, on the node with GPUs that has fewest; 0 without GPUs
+    cpus_per_gpu: int = 0  # CPUs beside each GPU, on the node with GPUs that has fewest; 0 without GPUs
     grows: bool = False  # whether nodes may join later
 
     def uses_gpu(self, scaling: ScalingConfig) -> bool:

@@ -96,10 +96,6 @@ def prefix_ladders(trained: Mapping[str, Sequence[int]], channels: Mapping[str, 
 
     Every arm is measured at an eighth, a quarter, a half and all of its channels, so that runs with different prefixes compare,
     and at the prefixes of the first arm that was trained with several, so that the curves of this run do.
-
-    Args:
-        trained: prefixes that each arm was trained with; empty when unknown.
-        channels: C of each arm.
     """
     ladder = next((list(prefixes) for prefixes in trained.values() if len(prefixes) > 1), [])
     return {arm: sorted({*(p for p in ladder if p < count), *default_ladder(count)}) for arm, count in channels.items()}

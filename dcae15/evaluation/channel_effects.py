@@ -111,9 +111,6 @@ def front_share(values_C: Sequence[float] | np.ndarray) -> float:
 def sparsity_summary(effects: Sequence[dict[str, float]]) -> dict[str, float]:
     """Return how object structure and detail are spread over the channels.
 
-    Args:
-        effects: ``image_low`` and ``image_high`` of each channel, in order, see `channel_effects`.
-
     Returns:
         ``object_sparsity`` and ``object_front_share`` of the low frequencies, ``detail_sparsity`` and ``detail_front_share`` of
         the high ones, and ``object_share``, the mean over channels of low / (low + high): where it is small, most channels

@@ -49,14 +49,10 @@ class LinearProbe:
 def fit_probe(train: Iterable[tuple[Tensor, np.ndarray]], prefixes: Sequence[int], *, num_classes: int) -> LinearProbe:
     """Fit a probe of the first c channels, for each c.
 
-    Features are standardised with the training images' mean and standard deviation, so that scaling a channel changes
-    nothing; the ridge is chosen per prefix by generalised cross-validation on the training images (Golub, Heath & Wahba
-    1979), so that few and many channels are treated alike.
-
-    Args:
-        train: latents ``N C h w`` of training images and their classes, in parts.
-        prefixes: numbers of front channels.
-        num_classes: number of classes; they are 0 to ``num_classes`` - 1.
+    Features are standardised with the training images' mean and standard deviation, so that scaling a channel changes nothing; the
+    ridge is chosen per prefix by generalised cross-validation on the training images (Golub, Heath & Wahba 1979), so that few and
+    many channels are treated alike. ``train`` yields latents ``N C h w`` of training images and their classes, 0 to ``num_classes``
+    - 1.
 
     Raises:
         DataError: there are fewer than 2 training images, or labels do not fit.

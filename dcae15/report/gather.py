@@ -22,13 +22,7 @@ def report_uri(config: Config, fingerprint: str) -> str:
 
 
 def write_report(config: Config, made: Sequence[Made], parent: tracking.TrackerSpec) -> str:
-    """Write the report of a finished pipeline, and its pictures beside it and into MLflow; return its URI.
-
-    Args:
-        config: the configuration.
-        made: what its steps made, in order; the last one is the evaluation.
-        parent: the pipeline's run.
-    """
+    """Write the report of a finished pipeline, its pictures beside it and into MLflow; return its URI. The last one evaluates."""
     data = gather(config, made)
     uri = report_uri(config, made[-1].fingerprint)
     folder, tracker, drawn = uri.rsplit("/", 1)[0], tracking.Tracker(parent), pictures(data)

@@ -51,10 +51,7 @@ def partial_channel_grid(inputs: np.ndarray, reconstructions: np.ndarray, prefix
 def channel_mean_grid(inputs: np.ndarray, maps: np.ndarray, prefixes: Sequence[int]) -> np.ndarray:
     """Show the mean over the first c latent channels beside the image, as the paper's Figure 2 does.
 
-    Args:
-        inputs: uint8 (N, H, W, 3), the images.
-        maps: uint8 (P, N, h, w), the stretched maps of each prefix.
-        prefixes: the P numbers of channels averaged, ascending; the last one is all channels.
+    ``maps`` are the stretched maps of each prefix, uint8 (P, N, h, w); the rest is as for `partial_channel_grid`.
 
     Returns:
         A uint8 picture as `partial_channel_grid` makes it; a place of the latent is a block of one colour, from dark (the
@@ -74,8 +71,7 @@ def channel_mean_grid(inputs: np.ndarray, maps: np.ndarray, prefixes: Sequence[i
 def sample_grid(samples: dict[str, np.ndarray]) -> np.ndarray:
     """Show samples, class by class.
 
-    Args:
-        samples: class name -> uint8 (K, H, W, 3), all of one size; the name '' draws no label.
+    All are uint8 (K, H, W, 3) of one size; the name '' draws no label.
 
     Returns:
         A uint8 picture (height, width, 3): at most ten samples in a row, the class name at the left of its first row.

@@ -21,16 +21,7 @@ from dcae15.stages.shard_writing import ShardPlan, write_shards
 
 
 class EncodeWriter:
-    """Encodes the images of one image shard into one latent shard; runs anywhere, without Ray too.
-
-    Args:
-        root: URI of the latent set.
-        images: URI of the image set.
-        autoencoder: URI of the autoencoder.
-        spec: what a latent is; written into every shard.
-        config: stored type, mirrored copies, batch size.
-        device: where to encode.
-    """
+    """Encodes the images of one image shard into one latent shard; runs anywhere, without Ray too."""
 
     def __init__(
         self, root: str, images: str, autoencoder: str, spec: artifacts.LatentSpec, config: LatentsConfig, device: str

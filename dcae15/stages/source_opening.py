@@ -35,12 +35,7 @@ READERS = 16
 def open_source(config: Config, cluster: Cluster, uri: str, kind: str, *, keep: bool = True) -> Source:
     """List a source, index its containers and take the images that are asked for; say what was found.
 
-    Args:
-        config: the configuration.
-        cluster: the cluster.
-        uri: the source.
-        kind: its kind, or ``auto``.
-        keep: keep the indexes below the storage for the next time; else nothing is written.
+    With ``keep`` the indexes stay below the storage for the next time; else nothing is written.
 
     Raises:
         Dcae15Error: see `sources.find`, `sources.index` and `sources.assemble`.
@@ -70,12 +65,6 @@ def unpack(root: str, cluster: Cluster, source: Source, images: str) -> Source:
     """Copy the images of Parquet files into plain files below the storage, so that shards can read them in any order.
 
     A call that was cut off is continued by the next. A file beside the copy says what it is for, see `remove_copies`.
-
-    Args:
-        root: the folder for the copy, see `copy_of`.
-        cluster: the cluster.
-        source: the source.
-        images: URI of the image set that will be made of the copy.
 
     Returns:
         The source with the images where they are now.

@@ -85,8 +85,8 @@ class Sweep:
     include: Texts = ()
     figures: tuple[Figure, ...] = ()  # see `Figure`
     concurrent: Annotated[Whole, Field(ge=0)] = 0  # trials at once; 0 means as many as the cluster holds
-    cpus_per_trial: Annotated[Whole, Field(ge=1)] = 1  # cPUs of a trial where no GPUs are used
-    gpus_per_trial: Annotated[Whole, Field(ge=1)] = 1  # gPUs of a trial where GPUs are used
+    cpus_per_trial: Annotated[Whole, Field(ge=1)] = 1  # CPUs of a trial where no GPUs are used
+    gpus_per_trial: Annotated[Whole, Field(ge=1)] = 1  # GPUs of a trial where GPUs are used
     origin: str = ""  # the file that says all this; named in errors
     layers: tuple[Layer, ...] = ()  # what the files of ``config`` say, so that trials run where these files are not
 

@@ -36,10 +36,7 @@ PAGE, TRIALS, NUMBERS = "sweep.html", "trials.csv", "sweep.json"
 def write_page(sweep: Sweep, records: Sequence[Trial], folder: str) -> tuple[str, str]:
     """Write ``sweep.html``, ``trials.csv`` (a line per trial) and ``sweep.json`` (settings, records, best trial) into a folder.
 
-    Args:
-        sweep: the sweep or study.
-        records: of its trials, and of those of the sweeps that it includes; in any state.
-        folder: path or URI to write to.
+    The records are those of its trials and of the sweeps that it includes, in any state.
 
     Returns:
         The URI of the page, and the page.
@@ -64,13 +61,7 @@ def write_page(sweep: Sweep, records: Sequence[Trial], folder: str) -> tuple[str
 
 
 def render_sweep(sweep: Sweep, records: Records, created: str) -> str:
-    """Return the page: pictures and styles inlined, no scripts, nothing loaded from elsewhere; all text is escaped.
-
-    Args:
-        sweep: the sweep or study.
-        records: see `write_page`; free of secrets.
-        created: when.
-    """
+    """Return the page of records without secrets: all inlined, no scripts, nothing loaded from elsewhere; texts are escaped."""
     environment = page_environment()
     environment.filters.update(data_uri=data_uri, metric_label=metric_label, metric_notes=metric_notes, short=short)
     best = next(iter(ranked(sweep, records)), None)

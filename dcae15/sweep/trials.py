@@ -49,7 +49,7 @@ class Trial:
     stages: dict[str, dict[str, Any]] = field(default_factory=dict)
     command: str = ""  # the command that runs this pipeline alone
     report: str = ""  # URI of the pipeline's own report; empty until it is there
-    run_id: str = ""  # mLflow's id of its run; empty where nothing is tracked
+    run_id: str = ""  # MLflow's id of its run; empty where nothing is tracked
 
     @property
     def ended(self) -> bool:

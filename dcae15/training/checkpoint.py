@@ -19,12 +19,7 @@ log = logging.getLogger(__name__)
 
 
 class Checkpoints:
-    """The checkpoints of one training run.
-
-    Args:
-        uri: their folder.
-        keep: how many to keep.
-    """
+    """The checkpoints of one training run."""
 
     def __init__(self, uri: str, keep: int = 2) -> None:
         self.uri = uri

@@ -28,10 +28,7 @@ T = TypeVar("T")
 def parallelise(objective: Any, config: TrainingConfig, runtime: Runtime) -> nn.Module:
     """Apply the switches to an objective's network, in this order.
 
-    Args:
-        objective: a module that holds the network; both are changed in place.
-        config: the switches.
-        runtime: this process among its peers.
+    Both the objective and its network are changed in place.
 
     Returns:
         What to call in the objective's place: it averages gradients over the workers, see `averaging`.
@@ -99,9 +96,7 @@ def replicate(objective: nn.Module, runtime: Runtime) -> nn.Module:
 def averaging(step: nn.Module, on: bool) -> AbstractContextManager[None]:
     """Average gradients over the workers in the backward pass within, or keep them for a later one.
 
-    Args:
-        step: what `parallelise` returned.
-        on: whether to average.
+    ``step`` is what `parallelise` returned.
     """
     if isinstance(step, DistributedDataParallel):
         return nullcontext() if on else step.no_sync()

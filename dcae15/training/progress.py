@@ -13,12 +13,6 @@ from dcae15.training.trainer import Phase, Row, TrainState
 class Progress:
     """Shows a line, tracks metrics and looks for trouble at every row of the history.
 
-    Args:
-        stage: name in the lines.
-        phases: of the run.
-        tracker: where metrics go.
-        show: shows a line.
-
     Attributes:
         warnings: what was noticed, one sentence each, in order.
     """

@@ -47,7 +47,7 @@ class TrainState:
 
     images_seen: int = 0  # images seen by all workers together, in all phases
     phase: int = 0  # index of the phase
-    # one row per log interval: images, phase, loss, learning_rate, gradient_norm, images_per_second, data_wait,
+    # one row per log interval: images, phase, loss, learning_rate, gradient_norm, images_per_second, data_wait, ...
     history: list[Row] = field(default_factory=list)
     resumed_from: int = 0  # images seen when this process took over; 0 for a fresh start
     # digests of the weights when the phase began; empty before it begins
@@ -159,13 +159,7 @@ def train(
 
 
 class Learner:
-    """A network, the objective that it learns from, and its optimizer: AdamW, which does not decay vectors.
-
-    Args:
-        objective: holds the network, of which parts may be frozen.
-        config: optimizer and switches.
-        runtime: this process among its peers.
-    """
+    """A network, the objective that it learns from, and its optimizer: AdamW, which does not decay vectors."""
 
     def __init__(self, objective: Any, config: TrainingConfig, runtime: Runtime) -> None:
         self.objective, self.config, self.runtime = objective, config, runtime
