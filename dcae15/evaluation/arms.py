@@ -20,7 +20,6 @@ from dcae15.evaluation.frequencies import BandShares
 from dcae15.evaluation.latents import LatentSums, channel_means
 from dcae15.evaluation.probe import fit_probe
 from dcae15.evaluation.reconstruction import (
-    LatentCodec,
     PerceptualDistance,
     decode_batch,
     encode_batch,
@@ -28,6 +27,7 @@ from dcae15.evaluation.reconstruction import (
     psnr,
     ssim,
 )
+from dcae15.models.autoencoder import Autoencoder
 
 Rows = list[dict[str, float]]
 _BATCH_SIZE = 64  # of the feature network, as everywhere
@@ -102,7 +102,7 @@ def prefix_ladders(trained: Mapping[str, Sequence[int]], channels: Mapping[str, 
 
 
 def measure_arm(
-    autoencoder: LatentCodec,
+    autoencoder: Autoencoder,
     prefixes: Sequence[int],
     probes: Probes,
     settings: EvaluationConfig,
@@ -170,7 +170,7 @@ class _Prefix:
         self.seen = FeatureStatistics.empty(FEATURES)
         self.right, self.first = 0, _FirstRows(shown)
 
-    def update(self, autoencoder: LatentCodec, images: np.ndarray, labels: np.ndarray, latents: Tensor) -> None:
+    def update(self, autoencoder: Autoencoder, images: np.ndarray, labels: np.ndarray, latents: Tensor) -> None:
         decoded = decode_batch(autoencoder, latents[:, : self.prefix], self.device)
         if decoded.shape != images.shape:
             raise DataError(f"images of shape {images.shape[1:]} come back with shape {decoded.shape[1:]}")

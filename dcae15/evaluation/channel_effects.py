@@ -31,7 +31,7 @@ from torch import Tensor
 
 from dcae15.errors import DataError
 from dcae15.evaluation.frequencies import LOW_PASS_CYCLES_PER_PIXEL, band_energies
-from dcae15.evaluation.reconstruction import LatentCodec
+from dcae15.models.autoencoder import Autoencoder
 
 FRONT = 1 / 4
 """The part of the channels that counts as the front."""
@@ -39,7 +39,7 @@ FRONT = 1 / 4
 
 @torch.no_grad()
 def channel_effects(
-    autoencoder: LatentCodec,
+    autoencoder: Autoencoder,
     latents_NChw: Tensor,
     means_C: Tensor,
     *,

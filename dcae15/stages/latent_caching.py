@@ -7,7 +7,6 @@ import functools
 from collections.abc import Sequence
 
 import numpy as np
-import torch
 
 from dcae15 import artifacts
 from dcae15.cluster import Cluster
@@ -30,10 +29,6 @@ class EncodeWriter:
         self.image_set = artifacts.ImageSet.open(images)
         self.autoencoder = load_autoencoder(autoencoder).to(device)
 
-    def encode(self, images: np.ndarray) -> torch.Tensor:
-        """Return raw latents (N, C, h, w), float32 on the CPU, of uint8 images (N, H, W, 3)."""
-        return encoding.encode(self.autoencoder, images, self.config.batch_size, self.device)
-
     def write(self, plan: ShardPlan[tuple[artifacts.Shard, bool]]) -> ShardRecord:
         """Write one shard; ``plan.content`` is the image shard and whether to add mirrored copies."""
         shard, mirror = plan.content
@@ -45,7 +40,7 @@ class EncodeWriter:
             images = np.concatenate([images, images[:, :, ::-1]])
             flipped += [True] * len(ids)
             ids, labels = ids + [i + encoding.MIRRORED for i in ids], labels * 2
-        latents = self.encode(images)
+        latents = encoding.encode(self.autoencoder, images, self.config.batch_size, self.device)
         digests = [encoding.digest(image) for image in images]
         rows = shards.latent_table(
             ids, labels, latents, flipped, digests, self.config.dtype, dataclasses.asdict(self.spec)

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, ConfigDict, Discriminator, Field, Strict, StringConstraints, Tag
 from pydantic.dataclasses import dataclass
 
-from dcae15.config import Layer, field_type
+from dcae15.config import Layer
 
 Value = bool | int | float | str | list[Any]
 """A value of a configuration field, as YAML gives it."""
@@ -94,8 +94,3 @@ class Sweep:
     def where(self) -> str:
         """The file, or else the name: what errors begin with."""
         return self.origin or self.name
-
-
-def type_of(path: str) -> str:
-    """Return what a configuration field holds: ``int``, ``float``, ``str``, ..."""
-    return field_type(path)

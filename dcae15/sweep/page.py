@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 
+import yaml
+
 from dcae15 import artifacts, storage
 from dcae15.report.html import data_uri, page_environment
 from dcae15.report.measures import duration, measured
@@ -21,12 +23,10 @@ from dcae15.sweep.tables import (
     is_search,
     metric_number,
     settings,
-    settings_yaml,
     shown_metrics,
     stage_tables,
     trials_csv,
     trials_table,
-    without_secrets,
 )
 from dcae15.sweep.trials import Trial
 
@@ -45,7 +45,7 @@ def write_page(sweep: Sweep, records: Sequence[Trial], folder: str) -> tuple[str
         StorageError: the folder cannot be written to.
     """
     created = artifacts.now()
-    records = [without_secrets(record) for record in records]
+    records = [Trial(**cleaned(dataclasses.asdict(record), finite=False)) for record in records]
     best = next(iter(ranked(sweep, records)), None)
     numbers = {
         "created": created,
@@ -89,7 +89,7 @@ def render_sweep(sweep: Sweep, records: Records, created: str) -> str:
         stages=stages,
         made=made,
         saved=saved,
-        settings=settings_yaml(sweep),
+        settings=yaml.safe_dump(settings(sweep), sort_keys=False, allow_unicode=True, width=110),
         files=(TRIALS, NUMBERS),
     )
 

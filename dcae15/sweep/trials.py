@@ -12,9 +12,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from dcae15.config import PHASES, Config, Layer, build, check, from_overrides, overlaid
+from dcae15.config import PHASES, Config, Layer, build, check, field_type, from_overrides, overlaid
 from dcae15.errors import ConfigError
-from dcae15.sweep.file import Range, Sweep, Value, type_of
+from dcae15.sweep.file import Range, Sweep, Value
 
 Point = dict[str, Value]
 SCRIPT = "pipelines/full.py"
@@ -93,7 +93,7 @@ def _product(sweep: Sweep, values: Mapping[str, Sequence[Value] | Range]) -> Ite
 
 
 def _ends(path: str, values: Range) -> list[Value]:
-    return [int(end) if type_of(path) == "int" else end for end in (values.low, values.high)]
+    return [int(end) if field_type(path) == "int" else end for end in (values.low, values.high)]
 
 
 def corners(sweep: Sweep) -> list[Trial]:
@@ -120,7 +120,7 @@ def _draw(path: str, values: tuple[Value, ...] | Range, share: float) -> Value:
     """Return the value at a share of 0 to 1 (exclusive) of a list or range."""
     if not isinstance(values, Range):
         return values[int(share * len(values))]
-    low, high, whole = values.low, values.high, type_of(path) == "int"
+    low, high, whole = values.low, values.high, field_type(path) == "int"
     if values.log:
         drawn = math.exp(math.log(low) + share * (math.log(high + whole) - math.log(low)))
     elif values.step or whole:
@@ -173,7 +173,7 @@ def _word(path: str, value: Value) -> str:
         return json.dumps([{}] * value) if isinstance(value, int) else str(value)
     if isinstance(value, str):
         return value
-    if type_of(path) == "str":
+    if field_type(path) == "str":
         return ("yes" if value else "no") if isinstance(value, bool) else str(value)
     return json.dumps(value)
 

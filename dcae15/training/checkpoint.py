@@ -33,7 +33,7 @@ class Checkpoints:
         buffer = io.BytesIO()
         torch.save(state, buffer)
         data = buffer.getvalue()
-        name = _name(images_seen)
+        name = f"{images_seen:012d}.pt"
         for abandoned in (other for other in self._complete() if other > name):
             self._remove(abandoned)
         storage.write_bytes(storage.join(self.uri, name), data)
@@ -77,7 +77,3 @@ class Checkpoints:
     def _complete(self) -> list[str]:
         present = {info.path for info in storage.list_files(self.uri)}
         return sorted(path for path in present if path.endswith(".pt") and path + ".json" in present)
-
-
-def _name(images_seen: int) -> str:
-    return f"{images_seen:012d}.pt"

@@ -11,16 +11,12 @@ from dcae15.training.trainer import Phase, Row, TrainState
 
 
 class Progress:
-    """Shows a line, tracks metrics and looks for trouble at every row of the history.
-
-    Attributes:
-        warnings: what was noticed, one sentence each, in order.
-    """
+    """Shows a line, tracks metrics and looks for trouble at every row of the history."""
 
     def __init__(self, stage: str, phases: Sequence[Phase], tracker: Tracker, show: Callable[[str], None]) -> None:
         self.stage, self.phases, self.tracker, self.show = stage, phases, tracker, show
         self.began = time.perf_counter()
-        self.warnings: list[str] = []
+        self.warnings: list[str] = []  # what was noticed, one sentence each, in order
         self._guards = Guards()
         self._phase = -1  # of the last row; -1 before the first
 

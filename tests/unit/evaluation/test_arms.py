@@ -1,5 +1,4 @@
 import tracemalloc
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -132,7 +131,7 @@ def test_parts_give_the_same_numbers_and_memory_does_not_grow_with_the_prefixes(
 ):
     def peak(prefixes: list[int]) -> int:
         tracemalloc.start()
-        measured = measure_arm(ordered(), prefixes, probes, replace(SETTINGS, batch_size=4))
+        measured = measure_arm(ordered(), prefixes, probes, SETTINGS.changed(batch_size=4))
         _, most = tracemalloc.get_traced_memory()
         tracemalloc.stop()
         for row, whole in zip(measured.reconstruction[-1:], structured.reconstruction[-1:], strict=True):
@@ -165,7 +164,7 @@ def test_memory_does_not_grow_with_the_images_and_the_numbers_are_those_of_all(p
         repeated = Repeated(probes.images, times)
         tracemalloc.start()
         seen = look_at(repeated, probes.train, probes.num_classes, probes.network, shown=2)
-        found = measure_arm(ordered(), [CHANNELS], seen, replace(SETTINGS, batch_size=10))
+        found = measure_arm(ordered(), [CHANNELS], seen, SETTINGS.changed(batch_size=10))
         _, most = tracemalloc.get_traced_memory()
         tracemalloc.stop()
         return found, most
