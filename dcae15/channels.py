@@ -282,9 +282,7 @@ IN_TABLES = ("eighth", "quarter", "all")
 def landmarks(prefixes: Iterable[int]) -> dict[str, int]:
     """Return the prefix nearest to each landmark's share of all channels (the longest prefix); the smaller one of two."""
     ordered = sorted(prefixes)
-    return {
-        word: min(ordered, key=lambda prefix: abs(prefix - share * ordered[-1])) for word, share in LANDMARKS.items()
-    }
+    return {word: min(ordered, key=lambda c: abs(c - share * ordered[-1])) for word, share in LANDMARKS.items()}
 
 
 def default_ladder(channels: int) -> list[int]:

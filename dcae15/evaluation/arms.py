@@ -19,14 +19,7 @@ from dcae15.evaluation.features import FEATURES, FeatureNetwork
 from dcae15.evaluation.frequencies import BandShares
 from dcae15.evaluation.latents import LatentSums, channel_means
 from dcae15.evaluation.probe import fit_probe
-from dcae15.evaluation.reconstruction import (
-    PerceptualDistance,
-    decode_batch,
-    encode_batch,
-    lpips,
-    psnr,
-    ssim,
-)
+from dcae15.evaluation.reconstruction import PerceptualDistance, decode_batch, encode_batch, lpips, psnr, ssim
 from dcae15.models.autoencoder import Autoencoder
 
 Rows = list[dict[str, float]]

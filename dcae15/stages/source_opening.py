@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 
 from dcae15 import artifacts, storage
 from dcae15.cluster import Cluster
-from dcae15.config import Config, DataConfig
+from dcae15.config import Config
 from dcae15.data import shards, sources
 from dcae15.data.shards import ShardRecord
 from dcae15.data.sources import Container, Listing, Selection, Source, parquet
@@ -43,14 +43,11 @@ def open_source(config: Config, cluster: Cluster, uri: str, kind: str, *, keep: 
     remember = functools.partial(_remember, config.storage) if keep else lambda tar, make: make(tar)
     listing = sources.find(uri, kind, remember)
     tables = _indexed(config, cluster, listing, keep) if listing.containers else []
-    source = sources.assemble(listing, tables, selection_of(config.data))
+    data = config.data
+    selection = Selection(data.val_fraction, data.limit, tuple(data.classes), data.seed)
+    source = sources.assemble(listing, tables, selection)
     print(f"source: {source.describe()}", flush=True)
     return source
-
-
-def selection_of(data: DataConfig) -> Selection:
-    """Return which images a configuration takes."""
-    return Selection(data.val_fraction, data.limit, tuple(data.classes), data.seed)
 
 
 def copy_of(config: Config, source: Source, fingerprint: str) -> str:
