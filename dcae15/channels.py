@@ -87,9 +87,7 @@ class Prefix(Section):
         active_if=(_DRAWN, _several_draws),
     )
     always_full: bool = option(
-        False,
-        "all channels are always among the draws",
-        active_if=(_DRAWN, _room_for_fixed, _unless_min_max),
+        False, "all channels are always among the draws", active_if=(_DRAWN, _room_for_fixed, _unless_min_max)
     )
     always_min_max: bool = option(
         False, "the smallest prefix and all channels are always among the draws", active_if=(_DRAWN, _room_for_fixed)

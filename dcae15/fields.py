@@ -6,6 +6,7 @@ results (fingerprints) and the advice "no effect, because ..." both follow from 
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator
 from typing import Annotated, Any, Literal, Self, get_args, get_origin
 
@@ -73,6 +74,10 @@ def option(
     extra: Any = {"unit": unit, "active_if": _tuple(active_if), "affects_result": affects_result}
     given: Any = {"default_factory": lambda: list(default)} if isinstance(default, list) else {"default": default}
     return Field(**given, description=doc, ge=ge, gt=gt, le=le, lt=lt, json_schema_extra=extra)
+
+
+neutral = functools.partial(option, affects_result=False)
+"""Declares a field that never changes a result."""
 
 
 def section(

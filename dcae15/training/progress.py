@@ -35,7 +35,7 @@ class Progress:
         eta = int((time.perf_counter() - self.began) / done * left)
         self.show(
             f"{self.stage}: {row['images']:,.0f}/{total:,} images  loss {row['loss']:.4f}  "
-            f"{row['images_per_second']:,.0f} images/s  data wait {row['data_wait']:.1%}  ETA {eta // 60}:{eta % 60:02d}",
+            f"{row['images_per_second']:,.0f} images/s  data wait {row['data_wait']:.1%}  ETA {eta // 60}:{eta % 60:02d}"
         )
         for message in self._guards.observe(row):
             self.warn(message)
