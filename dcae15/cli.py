@@ -130,8 +130,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     if words and words[0] in (*COMMANDS, "sweep"):
         return script(words[0], words[1:])
     width = max(map(len, COMMANDS)) + 2
-    lines = [f"  {name:<{width}}{command.about.splitlines()[0]}" for name, command in COMMANDS.items()]
-    lines.append(f"  {'sweep':<{width}}Run many pipelines that differ in some fields, and compare them.")
+    about = {name: command.about.splitlines()[0] for name, command in COMMANDS.items()}
+    about["sweep"] = "Run many pipelines that differ in some fields, and compare them."
+    lines = [
+        textwrap.fill(
+            meaning, _terminal_width(), initial_indent=f"  {name:<{width}}", subsequent_indent=" " * (width + 2)
+        )
+        for name, meaning in about.items()
+    ]
     text = "\n".join(["usage: dcae15 COMMAND [--help] ...", "", "commands:", *lines])
     if not words or words[0] in ("-h", "--help"):
         print(text)
@@ -221,8 +227,12 @@ def _show(message: str) -> None:
     print(redact(message).replace("\n", "\n  "), file=sys.stderr, flush=True)
 
 
+def _terminal_width() -> int:
+    return max(60, shutil.get_terminal_size((100, 24)).columns - 2)
+
+
 def _parser(command: Command) -> argparse.ArgumentParser:
-    width = max(60, shutil.get_terminal_size((100, 24)).columns - 2)
+    width = _terminal_width()
     words = [*(f"{name}=URI" for name in command.required), *(f"[{name}=URI]" for name in command.optional)]
     own = "".join(f"[--{name}] " for name in command.flags)
     usage = f"python pipelines/{command.name}.py [--config FILE]... [--print-config] [--dry-run] {own}"

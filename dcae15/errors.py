@@ -12,6 +12,10 @@ class ConfigError(Dcae15Error):
     """A configuration field is unknown, has a wrong value, or contradicts another field."""
 
 
+class InvalidConfigError(ConfigError):
+    """Fields that can be read are out of range or contradict each other: a sweep may leave such a combination out."""
+
+
 class DataError(Dcae15Error):
     """A source, an image set or a latent set is missing, damaged, or holds too many bad items."""
 

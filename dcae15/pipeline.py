@@ -244,7 +244,8 @@ class Runner:
         return seconds
 
     def _run(self, step: Step) -> float:
-        began, continued = time.perf_counter(), storage.exists(step.output.uri)
+        began, joining = time.perf_counter(), self._cluster.seconds_joining
+        continued = storage.exists(step.output.uri)
         child = tracking.start_stage_run(self._parent, step.name, step.output.fingerprint, dict(step.facts))
         reached: Callable[[int], None] | None = None
         along = next((other for other in self._steps if other.stage.along == step.role), None)
@@ -259,7 +260,7 @@ class Runner:
             if isinstance(error, Dcae15Error):
                 raise type(error)(f"{step.name}: {error}") from error
             raise
-        seconds = time.perf_counter() - began
+        seconds = time.perf_counter() - began - (self._cluster.seconds_joining - joining)
         tracker = tracking.Tracker(child)
         track_counts(tracker, artifacts.read_manifest(step.output.uri), None if continued else seconds)
         tracker.finish("FINISHED")

@@ -10,7 +10,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from dcae15 import artifacts, storage
-from dcae15.config import ARMS, Config, arms_of, autoencoder_spec, fingerprint, with_arm
+from dcae15.config import ARMS, Config, autoencoder_spec, fingerprint, with_arm
 from dcae15.config.arms import STRUCTURED
 from dcae15.errors import ArtifactError
 from dcae15.stages import FOREIGN, STAGES
@@ -67,7 +67,7 @@ def plan(config: Config, given: Mapping[str, str] | None = None, absent: Collect
     planner = _Planner(View(config, {**initial, **(given or {})}))
     planner.take_given()
     for stage in STAGES:
-        arms = arms_of(config) if stage.per_arm else [""]
+        arms = config.trained_arms if stage.per_arm else [""]
         for arm in arms:
             planner.add(stage, arm, absent)
     return Plan(planner.steps, planner.left_out)
@@ -104,7 +104,9 @@ class _Planner:
         """Plan a stage unless its result was given."""
         role = _role(stage, arm)
         name = stage.name if arm in ("", STRUCTURED) else f"{stage.name.partition('_')[0]}_{arm}"
-        view = replace(self.view, config=with_arm(self.view.config, arm)) if arm else self.view
+        config = self.view.config
+        changed = config.changed(autoencoder=with_arm(config.autoencoder, arm)) if arm else config
+        view = replace(self.view, config=changed)
         if role in self.known:
             return
         if why := stage.active(view):

@@ -24,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from tests.scripts import PRIVATE, REPOSITORY, run_here
 
 SWEEP = "name: mine\nspace: {sampling.guidance: [2, 4]}\n"
-MANIFEST = json.dumps({"kind": "latents", "schema": 3, "fingerprint": "0123456789abcdef"})
+MANIFEST = json.dumps({"kind": "latents", "schema": 4, "fingerprint": "0123456789abcdef"})
 FILES = {
     "binary.yaml": b"\xff\xfe\x00name",
     "broken.yaml": b"name: [",
@@ -37,9 +37,8 @@ FILES = {
     "foreign/config.json": b'{"_class_name": "AutoencoderKL"}',
     "unfinished/part.parquet": b"",
     "latents/manifest.json": MANIFEST.encode(),
-    "old/manifest.json": MANIFEST.replace('"schema": 3', '"schema": 0').encode(),
+    "old/manifest.json": MANIFEST.replace('"schema": 4', '"schema": 0').encode(),
     "other/manifest.json": b"{}",
-    "nothing/latest.json": b"{}",
     "sweep.yaml": SWEEP.encode(),
     "sweep_key.yaml": f"{SWEEP}seedz: [0]".encode(),
     "sweep_field.yaml": SWEEP.replace("guidance", "guidence").encode(),
@@ -71,13 +70,13 @@ WRONG_INPUTS = (
     # fields that contradict each other
     _wrong("full data.resolution=36", "data.resolution is 36", "32 or 40"),
     _wrong("full latents.resolution=64", "latents.resolution is 64, larger than", "32 pixels"),
-    _wrong("full autoencoder.encoder_widths=[24,24,48]", "autoencoder.encoder_widths has 3", "decoder_widths has 4"),
-    _wrong("full autoencoder.decoder_blocks=[EViTGUL]", "decoder_blocks has 'EViTGUL'", "did you mean 'EViTGLU'"),
+    _wrong("full autoencoder.encoder_widths=[24,24,48]", "encoder_widths has 3", "decoder_widths has 4", "each stage"),
+    _wrong("full autoencoder.decoder_blocks=[EViTGUL]", "decoder_blocks[0] is 'EViTGUL'", "did you mean 'EViTGLU'"),
     _wrong("full autoencoder.prefix.choices=[4,16]", "autoencoder.prefix.choices", "all 32 channels"),
     _wrong("full diffusion.prefix.first=2", "diffusion.prefix draws [2, 6,", "autoencoder.prefix"),
     _wrong("full autoencoder.training.images=10 autoencoder.training.warmup_images=0", "less than one batch"),
     _wrong("full autoencoder.training.schedule=cosin", "autoencoder.training.schedule", "did you mean 'cosine'?"),
-    _wrong("full autoencoder.preset=dc-ae", "autoencoder.preset is 'dc-ae'", "dc-ae-f32c128-1.5"),
+    _wrong("full autoencoder.preset=dc-ae", "autoencoder.preset is 'dc-ae'", "dc-ae-f32c128-1.5", "'custom'"),
     _wrong("full scaling.num_workers=65", "scaling.num_workers 65", "autoencoder.training.batch_size"),
     _wrong("full diffusion.denoiser.class_dropout=0", "sampling.guidance is 3.0", "class_dropout 0"),
     _wrong("full data.source=", "data.source is empty"),
@@ -89,10 +88,12 @@ WRONG_INPUTS = (
     _wrong("full autoencoder=1", "autoencoder (command line) is a section"),
     _wrong("full resume", "'resume' is not key=value"),
     _wrong("full data.resolution=big", "data.resolution is 'big'", "command line", "a whole number"),
+    _wrong("full baseline=true", "baseline (command line)", "arms=[baseline, random]"),
+    _wrong("full arms=[baselin]", "arms[0] is 'baselin'", "did you mean 'baseline'"),
     _wrong("full tracking.enabled=maybe", "tracking.enabled is 'maybe'", "true or false"),
-    _wrong("full autoencoder.encoder_widths=[a]", "autoencoder.encoder_widths is ", "a list of whole numbers"),
+    _wrong("full autoencoder.encoder_widths=[a]", "autoencoder.encoder_widths[0] is 'a'", "a whole number"),
     _wrong("full autoencoder.training.learning_rate=.nan", "autoencoder.training.learning_rate", "finite"),
-    _wrong("full storage=${oc.env:NOT_TREPOSITORY}", "storage", "NOT_TREPOSITORY"),
+    _wrong("full storage=${oc.env:NOT_THERE}", "storage", "NOT_THERE"),
     _wrong("full --resume", "unrecognized arguments: --resume"),
     # files
     _wrong("full --config absent.yaml", "--config absent.yaml cannot be read"),
@@ -111,7 +112,7 @@ WRONG_INPUTS = (
     _wrong("cache_latents images=absent", "the artifact absent does not exist", code=1),
     _wrong("cache_latents images=unfinished", "the artifact unfinished is unfinished", "manifest.json", code=1),
     _wrong("cache_latents images=latents", "latents holds 'latents', but 'images' is needed", code=1),
-    _wrong("train_diffusion latents=old", "old has schema version 0, this version reads 3", code=1),
+    _wrong("train_diffusion latents=old", "old has schema version 0, this version reads 4", code=1),
     _wrong("train_diffusion latents=other", "other/manifest.json is no manifest of this project", code=1),
     _wrong("train_autoencoder", "train_autoencoder needs images", "prepare_images.py", "images=URI", code=1),
     _wrong("measure_milestones", "nothing to do for measure_milestones", "diffusion.milestones is empty"),
@@ -121,10 +122,6 @@ WRONG_INPUTS = (
     _wrong("export to=folder", "there is no autoencoder of this configuration", "train_autoencoder.py", code=1),
     _wrong("export to=folder autoencoder=weights.safetensors", "weights.safetensors", code=1),
     _wrong("export to=folder autoencoder=foreign", "foreign/config.json", "AutoencoderKL, not AutoencoderDC"),
-    _wrong("compare a b", "say once where to write: add to=FOLDER"),
-    _wrong("compare to=folder", "there is nothing to compare"),
-    _wrong("compare absent to=folder", "absent is neither a finished evaluation nor a storage", code=1),
-    _wrong("compare nothing to=folder", "nothing/latest.json names no evaluation", code=1),
     # sweeps
     _wrong("sweep", "name one sweep: --study NAME with channel_count, ", "or --sweep FILE"),
     _wrong("sweep --study sparcity", "there is no sweep 'sparcity'", "did you mean", "channel_count"),

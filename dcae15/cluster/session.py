@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import time
 from collections.abc import Callable, Generator, Iterable, Sequence, Sized
 from contextlib import AbstractContextManager, ExitStack, closing
 from dataclasses import replace
@@ -33,6 +34,7 @@ class Cluster:
         self._resources = replace(share, grows=False) if share else None
         self._connection = ExitStack()
         self._joined = False
+        self.seconds_joining = 0.0  # so far; no stage's work
 
     def __enter__(self) -> Cluster:
         return self
@@ -70,7 +72,9 @@ class Cluster:
         if self._resources is None or not (self._joined or self._is_share):
             from dcae15.cluster.connection import connect
 
+            began = time.perf_counter()
             self._resources = self._connection.enter_context(connect(self._config))
+            self.seconds_joining += time.perf_counter() - began
             self._joined = True
         return self._resources
 

@@ -1,7 +1,7 @@
 """The configuration: schema, layers of YAML files and words, rules, help, and what follows from active fields."""
 
 from dcae15.config.activity import SCHEMA_VERSION, active_fields, fingerprint, leaves, warnings_for
-from dcae15.config.arms import ARMS, arms_of, with_arm
+from dcae15.config.arms import ARMS, with_arm
 from dcae15.config.graph import autoencoder_spec
 from dcae15.config.help import dump, fields_help
 from dcae15.config.layers import (

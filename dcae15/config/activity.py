@@ -7,7 +7,6 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from dcae15.config.arms import arms_of
 from dcae15.config.graph import autoencoder_spec
 from dcae15.config.schema import Config
 from dcae15.config.training import SHARED, PhaseConfig
@@ -104,7 +103,7 @@ def _inherited(config: Config, path: str) -> Any:
 
 
 def _unusual(config: Config) -> Iterator[str]:
-    trained = arms_of(config)
+    trained = config.trained_arms
     for arm in (arm for arm in config.arms if arm not in trained):
         yield f"arms names '{arm}', which is no other training than the autoencoder's own: it is left out"
     data, diffusion, sampling = config.data, config.diffusion, config.sampling

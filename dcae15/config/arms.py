@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Collection
+from typing import Any
 
 from dcae15.config.training import SHARED, AutoencoderConfig
-
-if TYPE_CHECKING:
-    from dcae15.config.schema import Config
 
 STRUCTURED = "structured"
 ARMS: dict[str, dict[str, Any]] = {
@@ -20,12 +18,11 @@ ARMS: dict[str, dict[str, Any]] = {
 CONTROLS = tuple(name for name in ARMS if name != STRUCTURED)
 
 
-def with_arm(config: Config, name: str) -> Config:
-    """Return the configuration of an arm: its changes made to the autoencoder, and to each phase of its training.
+def with_arm(autoencoder: AutoencoderConfig, name: str) -> AutoencoderConfig:
+    """Return the autoencoder of an arm: its changes made to it, and to each phase of its training.
 
     A phase without masks stays without: it was meant to see all channels, whatever the arm.
     """
-    autoencoder = config.autoencoder
     for path, value in ARMS[name].items():
         keys = path.split(".")[1:]
         phases = [
@@ -36,7 +33,7 @@ def with_arm(config: Config, name: str) -> Config:
             autoencoder = autoencoder.changed(phases=phases)
         else:
             autoencoder = _changed(autoencoder.changed(phases=phases or autoencoder.phases), keys, value)
-    return config.changed(autoencoder=autoencoder)
+    return autoencoder
 
 
 def _changed(section: Any, keys: list[str], value: Any) -> Any:
@@ -44,13 +41,13 @@ def _changed(section: Any, keys: list[str], value: Any) -> Any:
     return section.changed(**{first: _changed(getattr(section, first), rest, value) if rest else value})
 
 
-def arms_of(config: Config) -> list[str]:
-    """Return the arms that a configuration trains, in reading order: the first, and the controls that differ from it."""
-    ours = _training(config.autoencoder)
+def arms_of(autoencoder: AutoencoderConfig, controls: Collection[str]) -> list[str]:
+    """Return the arms to train, in reading order: the structured one, and those of the controls that differ from it."""
+    ours = _training(autoencoder)
     return [
         name
         for name in ARMS
-        if name == STRUCTURED or (name in config.arms and _training(with_arm(config, name).autoencoder) != ours)
+        if name == STRUCTURED or (name in controls and _training(with_arm(autoencoder, name)) != ours)
     ]
 
 

@@ -20,5 +20,7 @@ def autoencoder_spec(config: AutoencoderConfig) -> AutoencoderSpec:
             return preset(config.preset)
         return AutoencoderSpec(**{name: getattr(config, name) for name in GRAPH_FIELDS})
     except ConfigError as error:
-        what = "" if custom else f"preset is '{config.preset}', neither 'custom' nor a published model: "
-        raise ConfigError(f"autoencoder.{what}{error}") from error
+        if custom:
+            raise ConfigError(f"autoencoder.{error}") from error
+        own = "or give 'custom', and your own widths and depths"
+        raise ConfigError(f"autoencoder.preset is '{config.preset}', but {error}; {own}") from error

@@ -18,7 +18,7 @@ from yaml import YAMLError
 
 from dcae15.config.schema import Config
 from dcae15.config.training import SHARED, PhaseConfig
-from dcae15.errors import ConfigError, nearest
+from dcae15.errors import ConfigError, InvalidConfigError, nearest
 from dcae15.fields import SIGNS, Section, is_list_of_sections, section_type, type_name, words_of
 from dcae15.redaction import redact
 
@@ -37,6 +37,8 @@ PHASES = "autoencoder.phases"
 _RENAMED = dict.fromkeys(
     ("baseline", "random_control"), "name the controls to train: arms=[baseline, random], or [] for none"
 )
+_RANGES = ("greater_than_equal", "greater_than", "less_than_equal", "less_than", "finite_number", "literal_error")
+"""What pydantic calls a number or a word that is none of those that a field may have."""
 _OPEN = "???"  # OmegaConf's mark of a value that somebody must give
 _INDEX = re.compile(r"\[(\d+)\]")
 
@@ -123,7 +125,8 @@ def build(layers: Sequence[Layer], sections: Collection[str] | None = None) -> t
         checked yet.
 
     Raises:
-        ConfigError: an unknown key, a value of a wrong type or out of range, a value left open, an interpolation without a value.
+        InvalidConfigError: a number is out of range, or a word is none of those to choose from.
+        ConfigError: an unknown key, a value of a wrong type, a value left open, an interpolation without a value.
     """
     values, origins = _overlaid_with_origins(layers)
     left_open = {path for path, value in values.items() if value == _OPEN}
@@ -152,7 +155,9 @@ def build(layers: Sequence[Layer], sections: Collection[str] | None = None) -> t
     try:
         return Config.model_validate(resolved), origins
     except ValidationError as error:
-        raise ConfigError("\n".join(_problems(error, origins))) from error
+        out_of_range = all(found["type"] in _RANGES for found in error.errors())
+        kind = InvalidConfigError if out_of_range else ConfigError
+        raise kind("\n".join(_problems(error, origins))) from error
 
 
 @functools.cache

@@ -9,7 +9,7 @@ from dcae15.config.activity import active_fields
 from dcae15.config.graph import autoencoder_spec
 from dcae15.config.schema import Config
 from dcae15.config.training import PARTS, AutoencoderConfig, LossesConfig, TrainingConfig
-from dcae15.errors import ConfigError, nearest
+from dcae15.errors import ConfigError, InvalidConfigError, nearest
 from dcae15.models.spec import DiTSpec
 
 
@@ -24,7 +24,7 @@ def check(config: Config, sections: Collection[str] | None = None, given: Collec
             one of them is not from there; the stage checks those that it opens.
 
     Raises:
-        ConfigError: names every field that contradicts another, its value, and what to do.
+        InvalidConfigError: names every field that contradicts another, its value, and what to do.
     """
     active = active_fields(config, config).keys()
     counts = active if sections is None else active & set(sections)
@@ -39,7 +39,7 @@ def check(config: Config, sections: Collection[str] | None = None, given: Collec
             if rule is _graph and found:
                 counts -= {"autoencoder"}  # the rules below ask the graph
     if problems:
-        raise ConfigError("\n".join(problems))
+        raise InvalidConfigError("\n".join(problems))
 
 
 def _general(config: Config) -> Iterator[str]:

@@ -197,7 +197,7 @@ class EvaluationConfig(Section):
         1.5,
         "warn that structure costs too much when the structured autoencoder, with all channels, is further behind the baseline "
         "than this in PSNR",
-        active_if=lambda own, root, path: "" if "baseline" in arms_of(root) else "no baseline is trained",
+        active_if=lambda own, root, path: "" if "baseline" in root.trained_arms else "no baseline is trained",
         unit="dB",
         ge=0,
     )
@@ -269,3 +269,8 @@ class Config(Section):
     evaluation: EvaluationConfig = section(EvaluationConfig, "measurements")
     scaling: ScalingConfig = section(ScalingConfig, "workers and resources")
     tracking: TrackingConfig = section(TrackingConfig, "experiment tracking")
+
+    @property
+    def trained_arms(self) -> list[str]:
+        """The arms that are trained, in reading order; see `dcae15.config.arms.arms_of`."""
+        return arms_of(self.autoencoder, self.arms)

@@ -110,10 +110,11 @@ def preset(name: str) -> AutoencoderSpec:
     """Return the graph of a published model; its name may be written as `published_name` says.
 
     Raises:
-        ConfigError: No model has this name; the message lists the nearest ones.
+        ConfigError: No model has this name; the message lists the nearest ones, or all.
     """
     known = published_name(name)
     if known not in PRESETS:
-        near = difflib.get_close_matches(known, PRESETS, n=3, cutoff=0.5) or list(PRESETS)
-        raise ConfigError(f"no published autoencoder has the name {name!r}; did you mean {' or '.join(near)}?")
+        near = difflib.get_close_matches(known, PRESETS, n=3, cutoff=0.5)
+        hint = f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(PRESETS)}"
+        raise ConfigError(f"no published autoencoder has the name {name!r}; {hint}")
     return PRESETS[known]

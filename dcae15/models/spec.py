@@ -69,8 +69,10 @@ class AutoencoderSpec:
             raise ConfigError(f"latent_channels = {self.latent_channels!r} must be a whole number of at least 1")
         if len(self.encoder_widths) < 2:
             raise ConfigError(f"encoder_widths = {list(self.encoder_widths)} needs at least 2 stages")
-        for name in _NUMBERS[1:]:
-            _check_stages(name, getattr(self, name), len(self.encoder_widths))
+        counts = {name: len(getattr(self, name)) for name in _NUMBERS}
+        if len(set(counts.values())) > 1:
+            found = ", ".join(f"{name} has {count}" for name, count in counts.items())
+            raise ConfigError(f"{found}; all four lists need one number for each stage")
         for name, names in _PER_STAGE.items():
             self._spread(name, names)
         for name, names in _SINGLE.items():
@@ -88,7 +90,11 @@ class AutoencoderSpec:
         if not isinstance(items, (list, tuple)) or not items:
             raise ConfigError(f"{name} = {value!r} is not a list of names; give one for each stage, or one for all")
         items = tuple(items) * stages if len(items) == 1 else tuple(items)
-        _check_stages(name, items, stages)
+        if len(items) != stages:
+            raise ConfigError(
+                f"{name} = {list(items)} has {len(items)} stages but encoder_widths has {stages}; give one entry for each stage, "
+                "or one for all"
+            )
         for stage, item in enumerate(items):
             _check_name(f"{name}[{stage}]", item, names)
         object.__setattr__(self, name, items)
@@ -205,18 +211,6 @@ def _known_fields(cls: type, values: dict[str, Any]) -> dict[str, Any]:
             f"{cls.__name__} has no field {', '.join(unknown)}; its fields are {', '.join(sorted(names))}"
         )
     return values
-
-
-def _check_stages(name: str, value: tuple[Any, ...], stages: int) -> None:
-    if len(value) != stages:
-        raise ConfigError(
-            f"{name} = {list(value)} has {len(value)} stages but encoder_widths has {stages}; give "
-            + (
-                "one entry for each stage, or one for all"
-                if name in _PER_STAGE
-                else "every list one entry for each stage"
-            )
-        )
 
 
 def _check_name(field: str, value: Any, names: tuple[str, ...]) -> None:

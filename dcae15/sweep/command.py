@@ -55,7 +55,8 @@ def parse(argv: Sequence[str], description: str, folder: Path) -> SweepCommand:
         ConfigError: no or several sweeps are named, there is no such sweep, or its file cannot work.
         SystemExit: after --help (0) or an unknown option (2).
     """
-    options = _parser(description, folder).parse_intermixed_args(argv)
+    epilog = _epilog(folder) if {"-h", "--help"} & set(argv) else ""  # it opens every sweep
+    options = _parser(description, epilog).parse_intermixed_args(argv)
     if bool(options.study) == bool(options.sweep):
         raise ConfigError(f"name one sweep: --study NAME with {', '.join(_names(folder))}, or --sweep FILE")
     own: dict[str, Any] = {}
@@ -92,12 +93,12 @@ def _names(folder: Path) -> dict[str, Path]:
     return {path.stem: path for part in FOLDERS for path in sorted((folder / part).glob("*.yaml"))}
 
 
-def _parser(description: str, folder: Path) -> argparse.ArgumentParser:
+def _parser(description: str, epilog: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="sweep.py",
         usage="python pipelines/sweep.py (--study NAME | --sweep FILE) [--scale NAME] [--dry-run] [key=value ...]",
         description=description.strip(),
-        epilog=_epilog(folder),
+        epilog=epilog,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
@@ -118,7 +119,14 @@ def _epilog(folder: Path) -> str:
     width = max(60, shutil.get_terminal_size((100, 24)).columns - 2)
     lines = ["studies and sweeps:"]
     for name in _names(folder):
-        sweep = open_sweep(name, folder)
-        text = f"{name}  {sweep.question or f'{sweep.search} search by {sweep.metric}'}"
+        text = f"{name}  {_purpose(name, folder)}"
         lines.append(textwrap.fill(text, width, initial_indent="  ", subsequent_indent=" " * 6))
     return "\n".join(lines)
+
+
+def _purpose(name: str, folder: Path) -> str:
+    try:
+        sweep = open_sweep(name, folder)
+    except ConfigError as error:  # one broken file must not hide the others
+        return f"cannot be started: {error}"
+    return sweep.question or f"{sweep.search} search by {sweep.metric}"

@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 
 from dcae15 import artifacts
 from dcae15.channels import LANDMARKS, landmarks
-from dcae15.config import Config, arms_of
+from dcae15.config import Config
 from dcae15.errors import ConfigError, nearest
 from dcae15.evaluation import milestones
 from dcae15.evaluation.verdict import plain
@@ -45,8 +45,10 @@ def trial_metrics(evaluation: artifacts.Evaluation) -> dict[str, float]:
 
 def metric_names(config: Config) -> set[str]:
     """Return the names that `trial_metrics` can give for a configuration; those of classes only where images have classes."""
-    names = {f"{name}.{arm}.{word}" for arm in arms_of(config) for name in curve_names(config) for word in LANDMARKS}
-    names |= {f"{name}.{arm}" for arm in arms_of(config) for name in WHOLE_LATENT}
+    names = {
+        f"{name}.{arm}.{word}" for arm in config.trained_arms for name in curve_names(config) for word in LANDMARKS
+    }
+    names |= {f"{name}.{arm}" for arm in config.trained_arms for name in WHOLE_LATENT}
     return names | ({f"{name}.generated" for name in GENERATION} if config.diffusion.enabled else set())
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from dcae15.config import PHASES, Config, Layer, build, check, field_type, from_overrides, overlaid
-from dcae15.errors import ConfigError
+from dcae15.errors import ConfigError, InvalidConfigError
 from dcae15.sweep.file import Range, Sweep, Value
 
 Point = dict[str, Value]
@@ -142,13 +142,9 @@ def trial_config(sweep: Sweep, trial: Trial, overrides: Sequence[str]) -> Config
     Raises:
         ConfigError: a value is wrong, fields contradict each other, or an override sets what the sweep varies.
     """
-    config = _built(sweep, trial, overrides)
+    config, _ = build([*sweep.layers, *_layers(sweep, trial), check_overrides(sweep, overrides)])
     check(config)
     return config
-
-
-def _built(sweep: Sweep, trial: Trial, overrides: Sequence[str]) -> Config:
-    return build([*sweep.layers, *_layers(sweep, trial), check_overrides(sweep, overrides)])[0]
 
 
 def _layers(sweep: Sweep, trial: Trial) -> Iterator[Layer]:
@@ -211,13 +207,10 @@ def check_trials(sweep: Sweep, overrides: Sequence[str]) -> tuple[list[Trial], l
     configs: dict[str, Config] = {}
     problems: dict[str, str] = {}
     for trial in corners(sweep) if sweep.search == "tpe" else trials:
-        config = _built(sweep, trial, overrides)
         try:
-            check(config)
-        except ConfigError as error:
+            configs[trial.id] = trial_config(sweep, trial, overrides)
+        except InvalidConfigError as error:
             problems[_described(trial)] = str(error)
-        else:
-            configs[trial.id] = config
     if problems and not (sweep.skip_invalid and configs):
         raise ConfigError("\n".join(_once(sweep, problems)))
     if sweep.scheduler != "none":

@@ -62,7 +62,8 @@ def test_no_file_and_no_line_holds_the_secret(place, s3_server, done):
 def test_parquet_files_in_a_bucket_are_the_same_images(place, done):
     prepared = place.run("prepare_images", *SHARED, f"data.source={ROOT}/parquet", "tracking.enabled=false")
     assert prepared.code == 0, prepared.err
-    ours, theirs = ImageSet.open(prepared.artifact), ImageSet.open(done.artifacts["prepare_images"].as_posix())
+    named = storage.read_json(f"{ROOT}/out/latest.json")
+    ours, theirs = ImageSet.open(prepared.artifact), ImageSet.open(named["prepare_images"])
     assert (ours.splits, ours.rejected, ours.class_names) == (theirs.splits, theirs.rejected, theirs.class_names)
     files = storage.list_files(f"{ROOT}/out/sources")
     assert files and not [info.path for info in files if "unpacked" in info.path]

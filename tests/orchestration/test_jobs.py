@@ -131,7 +131,8 @@ def test_a_script_joins_a_running_cluster_and_goes_on_without_a_lost_node(head, 
         wait_until(lambda: len(head.place.raylets()) == 2, 60, "a second node")
         (lost,) = head.place.raylets() - first
         log = tmp_path / "log"
-        run = head.place.start("cache_latents", *WORDS, f"storage={storage}", log=log, variables=head.variables)
+        options = (*WORDS, f"storage={storage}", "scaling.encoders=[2,2]")  # one on each node
+        run = head.place.start("cache_latents", *options, log=log, variables=head.variables)
         run.wait_for(lambda: head.place.worker("ray::MapWorker", {lost}) > 0, "an encoder on the head")
         ours = head.place.worker("ray::MapWorker", {lost})
         os.kill(ours, signal.SIGSTOP)  # the other node shall have something to lose
@@ -171,7 +172,7 @@ def test_a_folder_too_deep_for_sockets_is_a_sentence(head, tmp_path):
 
 def test_a_job_stops_when_told_and_goes_on_when_submitted_again(head, finished, tmp_path):
     storage = finished.copy(tmp_path / "storage", "images")
-    words = ("autoencoder.training.images=2400", "arms=[]", "diffusion.enabled=false", "tracking.enabled=false")
+    words = ("autoencoder.training.images=6400", "arms=[]", "diffusion.enabled=false", "tracking.enabled=false")
     submitted = head.submit(storage, *words, options=("--no-wait", "--submission-id", "first"))
     assert submitted.returncode == 0, submitted.stdout + submitted.stderr
     wait_until(lambda: any(storage.glob("autoencoder/*/checkpoints/*.pt.json")), 400, "a checkpoint")

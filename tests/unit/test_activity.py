@@ -2,7 +2,7 @@
 
 import pytest
 
-from dcae15.config import arms_of, build, from_overrides, warnings_for, with_arm
+from dcae15.config import build, from_overrides, warnings_for, with_arm
 from dcae15.plan import plan
 
 
@@ -182,12 +182,12 @@ def test_lpips_that_only_evaluate_uses_names_the_evaluation_alone():
     ],
 )
 def test_arms_are_trained_in_reading_order_where_they_change_something(words, arms):
-    assert arms_of(configured(*words)) == arms
+    assert configured(*words).trained_arms == arms
 
 
 def test_an_arm_changes_every_phase_that_has_masks():
     config = configured("autoencoder.phases=[{prefix: {kind: none}}, {prefix: {first: 8}}]")
-    changed = with_arm(config, "random").autoencoder
+    changed = with_arm(config.autoencoder, "random")
     assert [phase.prefix.kind for phase in changed.phases] == ["none", "random"]
     assert changed.phases[1].prefix.first == 8
     assert [phase.prefix.kind for phase in config.autoencoder.phases] == ["none", "prefix"], "the given one stays"

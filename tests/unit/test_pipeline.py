@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import pytest
 import ray
@@ -13,7 +13,6 @@ import torch
 
 from dcae15 import artifacts, pipeline, storage
 from dcae15.artifacts import MANIFEST, claims, snapshot_uri
-from dcae15.cluster import Cluster
 from dcae15.config import Config, build, from_overrides
 from dcae15.errors import ArtifactError, ConfigError
 from dcae15.evaluation.milestones import row_uri
@@ -24,6 +23,7 @@ from dcae15.stages import STAGES
 from dcae15.stages.base import Row, Stage
 from dcae15.tracking import Tracker, TrackerSpec
 from dcae15.training.diffusion import train_diffusion
+from tests.here import Here
 from tests.latent_sets import make_autoencoder, make_images, make_latents
 
 ALONG = ("train_diffusion", "measure_milestones")
@@ -55,10 +55,8 @@ def config(root: Path, *words: str) -> Config:
     return configured(root, *denoiser, *training, *measured, *told, *words)
 
 
-class Here:
-    """A cluster that is this process."""
-
-    trains_in_process = True
+class TrainsOnce(Here):
+    """Trains in this process, and does not try again."""
 
     def train(self, function: Callable[..., None], config: Config, tracker: TrackerSpec, **arguments: Any) -> None:
         function(config, runtime=LocalRuntime(device=torch.device("cpu")), tracker=Tracker(), **arguments)
@@ -74,7 +72,7 @@ class Heard:
         self.rows: list[Row] = []
 
     def run(self) -> dict[str, float]:
-        here = cast(Cluster, Here())
+        here = TrainsOnce()
         return Runner(self.config, self.steps, here, TrackerSpec(), self._on_row, self._on_step).run()
 
     def weights(self) -> bytes:

@@ -8,8 +8,8 @@ import pytest
 from dcae15.config import DataConfig
 from dcae15.data import images, shards, sources
 from dcae15.data.sources import Selection
-from dcae15.stages import images as prepare
-from dcae15.stages.images import PrepareWriter
+from dcae15.stages import image_preparing as prepare
+from dcae15.stages.image_preparing import PrepareWriter
 from dcae15.stages.shard_writing import ShardPlan
 from tests import layouts
 

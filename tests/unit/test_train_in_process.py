@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -29,7 +28,7 @@ def fit(errors: list[Exception], restarts: int = 3) -> int:
         if errors:
             raise errors.pop(0)
 
-    config = replace(Config(), storage="/nowhere", scaling=ScalingConfig(max_failures=restarts))
+    config = Config(storage="/nowhere", scaling=ScalingConfig(max_failures=restarts))
     train(function, config)
     return calls
 
@@ -55,6 +54,6 @@ def test_what_a_killed_attempt_with_workers_left_is_removed(tmp_path):
     left = tmp_path / ".ray" / "x" / "snapshot"
     left.parent.mkdir(parents=True)
     left.touch()
-    config = replace(Config(), storage=str(tmp_path))
+    config = Config(storage=str(tmp_path))
     train(lambda config, **stage: None, config)
     assert not left.parent.exists()

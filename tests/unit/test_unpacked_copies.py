@@ -12,7 +12,7 @@ from dcae15.data import shards
 from dcae15.data.sources import Selection, assemble, find, index
 from dcae15.data.sources.reading import read_images
 from dcae15.errors import StorageError
-from dcae15.stages import images as prepare
+from dcae15.stages import image_preparing as prepare
 from dcae15.stages import source_opening as opening
 from tests import layouts
 from tests.here import Here

@@ -33,7 +33,7 @@ def test_a_smaller_resolution_encodes_the_reduced_images(tmp_path):
 def test_whole_images_are_cropped_and_then_reduced(tmp_path):
     image = np.random.default_rng(0).integers(0, 255, (24, 40, 3), np.uint8)
     png = shards.image_table(["a"], [0], [encode_png(image)], {})
-    image_set = ImageSet(str(tmp_path), "f", ("a",), 16, "png", "random", {"train": Split()}, {}, "test")
+    image_set = ImageSet(str(tmp_path), "f", ("a",), 16, "png", "random", {"train": Split(())}, {}, "test")
     square = center_crop(Image.fromarray(image), 16)
     assert np.array_equal(encoding.squares(png, image_set, 16), square[None])
     assert np.array_equal(encoding.squares(png, image_set, 8), center_crop(Image.fromarray(square), 8)[None])

@@ -169,7 +169,9 @@ def test_what_is_no_autoencoder_is_refused_in_one_sentence(tmp_path):
     with pytest.raises(ArtifactError, match=r"nowhere is no autoencoder.*manifest\.json.*train_autoencoder"):
         load_autoencoder(str(tmp_path / "nowhere"))
     (tmp_path / "config.json").write_text(json.dumps({"model_name": "dc-ae-f31c32"}))
-    with pytest.raises(ConfigError, match=r"config\.json: unknown autoencoder preset 'dc-ae-f31c32'.*did you mean"):
+    with pytest.raises(
+        ConfigError, match=r"config\.json: no published autoencoder has the name 'dc-ae-f31c32'; did you mean"
+    ):
         load_autoencoder(str(tmp_path))
     (tmp_path / "config.json").write_text(json.dumps({"model_name": "dc-ae-f32c32-in-1.0"}))
     with pytest.raises(StorageError, match=r"holds no weights: expected diffusion_pytorch_model\.safetensors"):

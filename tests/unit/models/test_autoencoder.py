@@ -103,10 +103,10 @@ def test_decode_refuses_what_does_not_fit(autoencoder, shape):
         ("encoder_widths", [0, 16, 32, 32], "positive"),
         ("encoder_widths", [8, 18, 32, 32], r"encoder_widths\[1\] = 18 must be divisible by 4"),
         ("decoder_widths", [8, 16, 24, 32], r"decoder_widths\[2\] = 24 must divide 4 \* decoder_widths\[1\] = 64"),
-        ("decoder_widths", [8, 16, 32], "has 3 stages"),
+        ("decoder_widths", [8, 16, 32], "decoder_widths has 3, decoder_depths has 4"),
         ("encoder_depths", [-1, 1, 1, 1], "must be 0"),
         ("decoder_depths", [0, 1, 0, 1], "at least 1 block"),
-        ("decoder_depths", [0, 1, 1, 1, 1], "has 5 stages"),
+        ("decoder_depths", [0, 1, 1, 1, 1], "decoder_depths has 5; all four lists need one number"),
     ],
 )
 def test_spec_names_the_field_that_is_wrong(field, value, words):

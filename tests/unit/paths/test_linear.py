@@ -2,7 +2,7 @@
 
 import torch
 
-from dcae15.channels import PrefixChoices
+from dcae15.channels import Prefix
 from dcae15.paths.linear import interpolate, velocity_loss
 
 
@@ -27,7 +27,7 @@ def test_the_true_velocity_has_no_loss_with_any_weights():
 
 def test_a_weighted_loss_pulls_at_each_channel_by_its_weight():
     latents, noise, velocity = numbers(0), numbers(1), numbers(2).requires_grad_()
-    weights = torch.tensor(PrefixChoices((1, 4), kind="weighted").channel_weights())
+    weights = torch.tensor(Prefix(choices=[1, 4], kind="weighted").resolved(4).channel_weights())
     velocity_loss(velocity, latents, noise, 4, weights).backward()
     error = velocity.detach() - (latents - noise)
     places = 3 * 2 * 2

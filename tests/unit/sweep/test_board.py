@@ -86,7 +86,7 @@ def test_a_dry_run_counts_what_trials_share_and_what_is_there(tmp_path):
     assert list(tmp_path.iterdir()) == [], "nothing was started, nothing was written"
 
     values = {"autoencoder.prefix.first": 4, RATE: 0.001, "autoencoder.latent_channels": 8}
-    images = plan(trial_config(sweep, make_trial(sweep, values), words))[0]
+    images = plan(trial_config(sweep, make_trial(sweep, values), words)).steps[0].output
     ImageSet(images.uri, images.fingerprint, ("a",), 32, "raw", "center", {}, {}, "shapes").commit()
     assert counts(dry_run(sweep, words, lambda name: sweep))["prepare_images"] == "1 for 6 trials: 1 reused, 0 to run"
 

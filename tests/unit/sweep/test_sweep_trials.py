@@ -4,8 +4,8 @@ import shlex
 from dataclasses import replace
 
 import pytest
-from dcae15.command_line import parse
 
+from dcae15.cli import FULL, parse
 from dcae15.errors import ConfigError
 from dcae15.sweep.file import Range
 from dcae15.sweep.reading import sweep_from_yaml
@@ -46,14 +46,10 @@ def test_a_grid_is_every_combination_of_arms_seeds_and_values():
 
 def test_an_id_is_of_arm_seed_values_and_name_alone():
     values = {"autoencoder.latent_channels": 8, "autoencoder.prefix.first": 2}
-    ids = [
-        make_trial(sweep(), values, "small").id,
-        make_trial(sweep(), values, "large").id,
-        make_trial(sweep(), values, "small", 3).id,
-        make_trial(sweep(), {**values, "autoencoder.prefix.first": 4}, "small").id,
-        make_trial(sweep(name="theirs"), values, "small").id,
-    ]
-    assert len(set(ids)) == 5
+    other = {**values, "autoencoder.prefix.first": 4}
+    named = [(values, "small"), (values, "large"), (values, "small", 3), (other, "small")]
+    ids = [make_trial(sweep(), *arguments).id for arguments in named]
+    assert len({*ids, make_trial(sweep(name="theirs"), values, "small").id}) == 5
     assert ids[0] == "c464a7d286"  # an interrupted sweep finds its records again by it
     assert make_trial(sweep(seeds=(9,)), dict(reversed(values.items())), "small").id == ids[0]
 
@@ -72,7 +68,7 @@ def test_random_draws_are_always_the_same_different_and_inside():
 
 
 def test_every_arm_and_seed_has_the_same_draws():
-    trials = trials_of(sweep(RANDOM, arms={"a": {}, "b": {"baseline": False}}, seeds=(0, 1), trials=5))
+    trials = trials_of(sweep(RANDOM, arms={"a": {}, "b": {"arms": []}}, seeds=(0, 1), trials=5))
     points = {(t.arm, t.seed): [] for t in trials}
     for t in trials:
         points[t.arm, t.seed].append(t.values)
@@ -94,7 +90,7 @@ def test_later_layers_win(tmp_path):
     found = sweep_from_yaml(text.replace("set: {", "set: {data.limit: 6, "), str(tmp_path / "mine.yaml"))
     trial = make_trial(found, {"autoencoder.latent_channels": 16, "autoencoder.prefix.first": 4}, "large", 3)
     config = trial_config(found, trial, ["data.val_fraction=0.25", "storage=/there"])
-    assert (config.name, config.seed, config.baseline, config.storage) == ("mine", 3, False, "/there")
+    assert (config.name, config.seed, config.arms, config.storage) == ("mine", 3, [], "/there")
     assert (config.data.limit, config.data.val_fraction) == (6, 0.25)
     assert (config.autoencoder.latent_channels, config.diffusion.denoiser.depth) == (16, 2)
     assert config.diffusion.prefix.first == config.autoencoder.prefix.first == 4
@@ -129,7 +125,8 @@ def test_the_command_runs_the_same_pipeline(tmp_path, arm, overrides):
         python, script, *words = shlex.split(trial_command(found, trial, overrides))
         config = trial_config(found, trial, overrides)
         assert (python, script) == ("python", "pipelines/full.py")
-        assert parse(words, "").config == config
+        asked, _ = parse(FULL, words)
+        assert asked.config == config
         assert [p.name for p in config.autoencoder.phases] == {"none": ["a", "b"], "two": ["x", "training"]}[arm]
 
 
@@ -140,7 +137,7 @@ def test_the_command_runs_the_same_pipeline(tmp_path, arm, overrides):
         ("autoencoder.prefix.first=4", ["mine.yaml: space varies it"]),
         ("diffusion.denoiser.depth=4", ["mine.yaml: arms.small varies it"]),
         ("data.limits=4", ["did you mean data.limit"]),
-        ("baseline", ["'baseline' is not key=value"]),
+        ("data", ["'data' is not key=value"]),
     ],
 )
 def test_the_command_line_cannot_set_what_the_sweep_varies(word, named):
@@ -153,11 +150,8 @@ def test_the_command_line_cannot_set_what_the_sweep_varies(word, named):
 def test_combinations_that_contradict_themselves_are_refused_or_left_out():
     with pytest.raises(ConfigError) as caught:
         check_trials(sweep(), [])
-    message = str(caught.value)
-    assert (
-        "mine.yaml: trial small, autoencoder.latent_channels=8, autoencoder.prefix.first=12, seed=0 and 3 more"
-        in message
-    )
+    message, trial = str(caught.value), "small, autoencoder.latent_channels=8, autoencoder.prefix.first=12, seed=0"
+    assert f"mine.yaml: trial {trial} and 3 more" in message
     assert "autoencoder.prefix.first is 12, more than the latent's 8 channels" in message and "skip_invalid" in message
     found = sweep_from_yaml(GRID + "skip_invalid: true\nscheduler: none", "mine.yaml")
     with pytest.raises(ConfigError, match="never trains"):  # step 4 of the autoencoder's own default starts elsewhere
@@ -168,9 +162,20 @@ def test_combinations_that_contradict_themselves_are_refused_or_left_out():
     assert {(8, 12)}.isdisjoint(tuple(t.values.values()) for t in trials)
 
 
+def test_a_value_out_of_range_is_left_out_like_a_contradiction():
+    found = sweep_from_yaml("name: mine\nspace: {sampling.guidance: [2, -4]}", "mine.yaml")
+    with pytest.raises(ConfigError) as caught:
+        check_trials(found, [])
+    assert "mine.yaml: trial sampling.guidance=-4, seed=0: sampling.guidance is -4; it must be" in str(caught.value)
+    trials, left_out = check_trials(replace(found, skip_invalid=True), [])
+    assert (len(trials), len(left_out)) == (1, 1)
+
+
 def test_a_value_of_a_wrong_type_is_never_left_out():
     found = sweep_from_yaml("name: mine\nskip_invalid: true\nspace: {tracking.enabled: [true, maybe]}", "mine.yaml")
-    with pytest.raises(ConfigError, match=r"baseline is 'maybe' \(mine.yaml: space\); it must be true or false"):
+    with pytest.raises(
+        ConfigError, match=r"tracking\.enabled is 'maybe' \(mine.yaml: space\); it must be true or false"
+    ):
         check_trials(found, [])
 
 

@@ -3,6 +3,7 @@
 import posixpath
 import re
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -34,30 +35,15 @@ def finished(rate, psnr):
     return Trial(trial.id, "mine", values=dict(trial.values), status="finished", metrics=metrics, command=f"at {rate}")
 
 
-@pytest.fixture
-def other_driver(tmp_path, monkeypatch):
-    """The storage and the sweep's folder, whose claim another driver holds until it is told to let go."""
+def test_the_second_waits_and_finds_what_the_first_did(tmp_path, monkeypatch):
     monkeypatch.setattr(claims, "POLL_SECONDS", 0.01)
-    words = [f"storage={tmp_path}"]
+    words, told, holds, let_go = [f"storage={tmp_path}"], [], threading.Event(), threading.Event()
     (folder,) = re.findall(r"^records: (.*)$", dry_run(SWEEP, words, nothing_included), re.MULTILINE)
-    holds, let_go = threading.Event(), threading.Event()
 
     def hold():
         with claim(str(tmp_path), f"sweep-{posixpath.basename(folder)}"):
             holds.set()
             let_go.wait(60)
-
-    thread = threading.Thread(target=hold)
-    thread.start()
-    assert holds.wait(60)
-    yield words, folder, let_go
-    let_go.set()
-    thread.join()
-
-
-def test_the_second_waits_and_finds_what_the_first_did(other_driver, capsys, monkeypatch):
-    words, folder, let_go = other_driver
-    told = []
 
     def say_and_finish(line, **options):
         told.append(line)
@@ -68,6 +54,12 @@ def test_the_second_waits_and_finds_what_the_first_did(other_driver, capsys, mon
 
     monkeypatch.setattr(run, "print", say_and_finish, raising=False)
     monkeypatch.setattr(run, "require_ready", lambda config: pytest.fail("there is nothing left to run"))
-    assert run_sweep(SWEEP, words, nothing_included) == f"{folder}/sweep.html"
+    with ThreadPoolExecutor(1) as other_driver:
+        other_driver.submit(hold)
+        try:
+            assert holds.wait(60)
+            assert run_sweep(SWEEP, words, nothing_included) == f"{folder}/sweep.html"
+        finally:
+            let_go.set()
     assert re.fullmatch(r"mine-\w{8}: waits: process \d+ on \S+ makes it now", told[0])
     assert "rerun it: at 0.002" in told

@@ -24,12 +24,10 @@ def record(name, status, *distances, **values):
 
 def decisions(sweep, records, *distances):
     """What the scheduler decides for a newcomer at each of its milestones."""
-    trial = SimpleNamespace(trial_id="newcomer")
-    made = asha(halving(sweep, records), sweep.mode)
+    trial, made = SimpleNamespace(trial_id="newcomer"), asha(halving(sweep, records), sweep.mode)
     made.on_trial_add(None, trial)
-    return [
-        made.on_trial_result(None, trial, {VALUE: value, RUNG: sweep.reduction**i}) for i, value in enumerate(distances)
-    ]
+    results = [{VALUE: value, RUNG: sweep.reduction**i} for i, value in enumerate(distances)]
+    return [made.on_trial_result(None, trial, result) for result in results]
 
 
 ENDED = [
@@ -91,10 +89,8 @@ def test_a_search_begins_with_what_was_left_open():
 def test_a_search_learns_from_what_ended():
     """Of many small rates that were good and large ones that were bad, it suggests small ones."""
     rates = [10 ** (-4 + i / 20) for i in range(40)]
-    ended = [
-        replace(record(str(i), "finished"), values=point(rate, 4), metrics={DISTANCE: rate * 1e4})
-        for i, rate in enumerate(rates)
-    ]
+    one = record("", "finished")
+    ended = [replace(one, id=str(rate), values=point(rate, 4), metrics={DISTANCE: rate * 1e4}) for rate in rates]
     made = searching(ended)
     assert sum(made.suggest(str(i))[RATE] < 1e-3 for i in range(8)) >= 7
 
@@ -103,11 +99,7 @@ def test_a_search_learns_from_what_ended():
 def test_a_continued_search_does_not_draw_again_what_was_drawn_before(ended):
     first = searching([])
     drawn = [make_trial(TPE, first.suggest(str(i))) for i in range(4)]
-    records = [
-        replace(record(trial.id, "finished", 1.0 + i), values=dict(trial.values))
-        for i, trial in enumerate(drawn[:ended])
-    ]
-    second = searching(records)
+    second = searching([replace(record(trial.id, "finished", 1.0), values=trial.values) for trial in drawn[:ended]])
     again = [make_trial(TPE, second.suggest(str(i))) for i in range(4)]
     assert {trial.id for trial in drawn}.isdisjoint(trial.id for trial in again)
 

@@ -5,7 +5,8 @@ import torch
 from safetensors.torch import load_file
 
 from dcae15 import artifacts, storage
-from dcae15.config import PhaseConfig, without_masks
+from dcae15.config import PhaseConfig
+from dcae15.config.arms import with_arm
 from dcae15.config.graph import autoencoder_spec
 from dcae15.errors import ConfigError, TrainingError, WeightsError
 from dcae15.models.autoencoder import Autoencoder
@@ -173,16 +174,17 @@ def test_a_part_that_names_nothing_lists_what_there_is(tmp_path, image_set):
         run("autoencoder", config, image_set, str(tmp_path / "k" / "a"))
 
 
-@pytest.mark.parametrize("masks", ["none", "random"])
-def test_controls_train_the_same_phases_with_other_masks(tmp_path, larger_images, undisturbed, masks):
+@pytest.mark.parametrize(("arm", "masks"), [("baseline", "none"), ("random", "random")])
+def test_controls_train_the_same_phases_with_other_masks(tmp_path, larger_images, undisturbed, arm, masks):
     config, out = three_phases(), str(tmp_path / "k" / "b")
-    weights = run("autoencoder", config, larger_images, out, masks=masks)
+    config.autoencoder = with_arm(config.autoencoder, arm)
+    weights = run("autoencoder", config, larger_images, out)
     artifact, structured = artifacts.Autoencoder.open(out), artifacts.Autoencoder.open(undisturbed[0])
     assert weights != undisturbed[1]
     assert (artifact.mask_kind, artifact.prefix_choices) == (masks, (8,))
     assert (structured.mask_kind, structured.prefix_choices) == ("prefix", (2, 4, 6, 8))
     assert artifact.images_seen == structured.images_seen
-    assert [p.prefix.kind for p in without_masks(config.autoencoder, masks).phases] == [masks] * 3
+    assert [p.prefix.kind for p in config.autoencoder.phases] == [masks] * 3
 
 
 def test_a_discriminator_that_explodes_stops_before_the_update(tmp_path, larger_images):
