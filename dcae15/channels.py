@@ -87,9 +87,7 @@ class Prefix(Section):
         active_if=(_DRAWN, _several_draws),
     )
     always_full: bool = option(
-        False,
-        "all channels are always among the draws",
-        active_if=(_DRAWN, _room_for_fixed, _unless_min_max),
+        False, "all channels are always among the draws", active_if=(_DRAWN, _room_for_fixed, _unless_min_max)
     )
     always_min_max: bool = option(
         False, "the smallest prefix and all channels are always among the draws", active_if=(_DRAWN, _room_for_fixed)
@@ -286,9 +284,7 @@ IN_TABLES = ("eighth", "quarter", "all")
 def landmarks(prefixes: Iterable[int]) -> dict[str, int]:
     """Return the prefix nearest to each landmark's share of all channels (the longest prefix); the smaller one of two."""
     ordered = sorted(prefixes)
-    return {
-        word: min(ordered, key=lambda prefix: abs(prefix - share * ordered[-1])) for word, share in LANDMARKS.items()
-    }
+    return {word: min(ordered, key=lambda c: abs(c - share * ordered[-1])) for word, share in LANDMARKS.items()}
 
 
 def default_ladder(channels: int) -> list[int]:

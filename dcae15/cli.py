@@ -26,44 +26,29 @@ from dcae15.stages.base import Stage
 
 @dataclass(frozen=True)
 class Asked:
-    """What a command was asked to do.
+    """What a command was asked to do."""
 
-    Attributes:
-        config: all values, resolved and checked.
-        inputs: name of an artifact -> its URI, as given by ``name=URI``.
-        dry_run: only say what would be done.
-        flags: the command's own options that were given, without their dashes.
-    """
-
-    config: Config
-    inputs: Mapping[str, str]
-    dry_run: bool
-    flags: frozenset[str] = frozenset()
+    config: Config  # all values, resolved and checked
+    inputs: Mapping[str, str]  # name of an artifact -> its URI, as given by ``name=URI``
+    dry_run: bool  # only say what would be done
+    flags: frozenset[str] = frozenset()  # the command's own options that were given, without their dashes
 
 
 @dataclass(frozen=True)
 class Command:
-    """A command.
+    """A command."""
 
-    Attributes:
-        name: of the command, and of its script.
-        about: what it does; the first line is its summary.
-        run: does it.
-        sections: top-level config sections that it reads; None means all. Help shows only these, rules between fields are
-            checked only among these, and an override elsewhere is warned about.
-        required: name -> meaning of each ``name=WORD`` that it needs. One may bear a section's name: ``autoencoder=URI`` is the
-            input, ``autoencoder.flip=false`` a field.
-        optional: the same, of those that may be left out.
-        flags: name -> meaning of its own options.
-    """
-
-    name: str
-    about: str
-    run: Callable[[Asked], None]
+    name: str  # of the command, and of its script
+    about: str  # what it does; the first line is its summary
+    run: Callable[[Asked], None]  # does it
+    # top-level config sections that it reads; None means all. Help shows only these, rules between fields are checked only among
+    # these, and an override elsewhere is warned about
     sections: tuple[str, ...] | None = None
+    # name -> meaning of each ``name=WORD`` that it needs. One may bear a section's name: ``autoencoder=URI`` is the input,
+    # ``autoencoder.flip=false`` a field
     required: Mapping[str, str] = field(default_factory=dict)
-    optional: Mapping[str, str] = field(default_factory=dict)
-    flags: Mapping[str, str] = field(default_factory=dict)
+    optional: Mapping[str, str] = field(default_factory=dict)  # the same, of those that may be left out
+    flags: Mapping[str, str] = field(default_factory=dict)  # name -> meaning of its own options
 
 
 def _full(asked: Asked) -> None:

@@ -6,6 +6,7 @@ results (fingerprints) and the advice "no effect, because ..." both follow from 
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator
 from typing import Annotated, Any, Literal, Self, get_args, get_origin
 
@@ -64,25 +65,19 @@ def option(
     active_if: Condition | tuple[Condition, ...] = (),
     affects_result: bool | Callable[[Any], bool] = True,
 ) -> Any:
-    """Declare a field.
+    """Declare a field: its default (a list is copied for each section), its meaning in one sentence, and the bounds of a number.
 
-    Args:
-        default: the value where nobody gives another; a list is copied for each section.
-        doc: the meaning, one sentence.
-        unit: unit of a number.
-        ge: smallest valid number; items of lists have theirs in their type.
-        gt: valid numbers are larger than this.
-        le: largest valid number.
-        lt: valid numbers are smaller than this.
-        active_if: what must hold, so that the field has an effect.
-        affects_result: False keeps the field out of fingerprints: changing it never makes a finished stage run again. A function
-            of the section where that depends on other fields.
+    Items of lists have their bounds in their type. ``active_if`` must hold, so that the field has an effect. ``affects_result``
+    False keeps the field out of fingerprints: changing it never makes a finished stage run again; it is a function of the
+    section where that depends on other fields.
     """
     extra: Any = {"unit": unit, "active_if": _tuple(active_if), "affects_result": affects_result}
-    given: dict[str, Any] = (
-        {"default_factory": lambda: list(default)} if isinstance(default, list) else {"default": default}
-    )
+    given: Any = {"default_factory": lambda: list(default)} if isinstance(default, list) else {"default": default}
     return Field(**given, description=doc, ge=ge, gt=gt, le=le, lt=lt, json_schema_extra=extra)
+
+
+neutral = functools.partial(option, affects_result=False)
+"""Declares a field that never changes a result."""
 
 
 def section(
@@ -96,10 +91,7 @@ def section(
 def when(path: str, is_: Any = None, *, is_not: Any = None) -> Condition:
     """Return the condition that another field has a value, has another value than one, or, without either, is not empty or 0.
 
-    Args:
-        path: a field of the same section (``crop``), or of the whole configuration (``diffusion.enabled``).
-        is_: the value.
-        is_not: the value that it must not have.
+    ``path`` leads to a field of the same section (``crop``), or of the whole configuration (``diffusion.enabled``).
     """
 
     def condition(own: Section, root: Section, at: str) -> str:

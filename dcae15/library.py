@@ -88,9 +88,8 @@ class LoadedDenoiser:
         device = next(self.network.parameters()).device
         spec = self.artifact.latents
         prefix = settings.prefix or spec.channels
-        noise = initial_noise(
-            range(first, first + len(labels)), (spec.channels, spec.height, spec.width), settings.seed
-        )
+        shape = (spec.channels, spec.height, spec.width)
+        noise = initial_noise(range(first, first + len(labels)), shape, settings.seed)
         velocity = guided_velocity(
             self.network,
             torch.tensor(labels, device=device),

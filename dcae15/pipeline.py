@@ -183,12 +183,8 @@ def track_counts(tracker: tracking.Tracker, manifest: Mapping[str, Any], seconds
     """Track what a finished image or latent set holds; other artifacts track their own numbers.
 
     They are ``images`` (of all splits, and ``images.<split>``), ``shards``, ``bytes``, ``images_per_second``,
-    ``rejected.<reason>``, and the least and largest root mean square of a latent channel.
-
-    Args:
-        tracker: of the step.
-        manifest: of its artifact.
-        seconds: how long all of it took; None when it was begun before.
+    ``rejected.<reason>``, and the least and largest root mean square of a latent channel. Without ``seconds`` (it was begun before)
+    there is no rate.
     """
     if "splits" not in manifest:
         return
@@ -208,13 +204,8 @@ def track_counts(tracker: tracking.Tracker, manifest: Mapping[str, Any], seconds
 class Runner:
     """Runs the steps of a plan that are not done; of several processes that want the same result one makes it.
 
-    Args:
-        config: the configuration.
-        steps: in order.
-        cluster: whose verbs the stages use.
-        parent: the tracked run above the steps.
-        on_row: called with each row of quality over training, in order, as soon as it is measured or found.
-        on_step: called when a step begins, ends or is reused.
+    ``on_row`` is called with each row of quality over training, in order, as soon as it is measured or found; ``on_step`` when a
+    step begins, ends or is reused.
     """
 
     def __init__(

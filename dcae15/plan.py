@@ -19,27 +19,16 @@ from dcae15.stages.base import Output, Stage, View
 
 @dataclass(frozen=True)
 class Step:
-    """A stage in a plan; one that is run for each arm has a step for each.
+    """A stage in a plan; one that is run for each arm has a step for each."""
 
-    Attributes:
-        name: of the stage, or of the arm's run of it: ``train_autoencoder``, ``train_baseline``.
-        stage: what it does.
-        role: what others call its result.
-        view: what it is planned by.
-        output: where the result is, or will be, and what names it.
-        inputs: URIs of the artifacts that it reads, by role.
-        facts: what ``--dry-run`` prints.
-        arm: the arm that it belongs to; empty where there are no arms.
-    """
-
-    name: str
-    stage: Stage
-    role: str
-    view: View
-    output: Output
-    inputs: Mapping[str, str] = field(default_factory=dict)
-    facts: Mapping[str, str] = field(default_factory=dict)
-    arm: str = ""
+    name: str  # of the stage, or of the arm's run of it: ``train_autoencoder``, ``train_baseline``
+    stage: Stage  # what it does
+    role: str  # what others call its result
+    view: View  # what it is planned by
+    output: Output  # where the result is, or will be, and what names it
+    inputs: Mapping[str, str] = field(default_factory=dict)  # URIs of the artifacts that it reads, by role
+    facts: Mapping[str, str] = field(default_factory=dict)  # what ``--dry-run`` prints
+    arm: str = ""  # the arm that it belongs to; empty where there are no arms
 
     @property
     def done(self) -> bool:

@@ -58,11 +58,7 @@ class LocalRuntime:
 
 
 class ProcessGroupRuntime:
-    """One process of torch's process group, which a launcher (torchrun, Ray Train) has started.
-
-    Args:
-        device: where this process computes.
-    """
+    """One process of torch's process group, which a launcher (torchrun, Ray Train) has started."""
 
     def __init__(self, device: torch.device) -> None:
         self.rank = dist.get_rank() if dist.is_initialized() else 0

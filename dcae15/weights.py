@@ -27,13 +27,9 @@ def is_weights_file(uri: str) -> bool:
 def read_state_dict(uri: str, ema: float | None = None) -> dict[str, Tensor]:
     """Read named tensors from a .safetensors, .pt or .pth file, onto the CPU.
 
-    A .pt file may hold them under the key ``state_dict`` or, as checkpoints of the official trainer do, ``model_state_dict``.
-    Such a checkpoint may also have moving averages: ``ema``, a dict from decay to state dict. Pickled objects other than
-    tensors are refused.
-
-    Args:
-        uri: The file.
-        ema: Decay of the moving average to take; None takes the weights of the last step.
+    A .pt file may hold them under the key ``state_dict`` or, as checkpoints of the official trainer do, ``model_state_dict``. Such
+    a checkpoint may also have moving averages: ``ema``, a dict from decay to state dict. Pickled objects other than tensors are
+    refused. ``ema`` is the decay of the moving average to take; None takes the weights of the last step.
 
     Raises:
         StorageError: The file cannot be read.

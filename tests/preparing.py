@@ -8,7 +8,7 @@ from dcae15 import storage
 from dcae15.artifacts import ImageSet
 from dcae15.cluster import Cluster
 from dcae15.config import Config, DataConfig
-from dcae15.stages.images import prepare_images
+from dcae15.stages.image_preparing import prepare_images
 
 
 def settings(root: str, source: str, **data: object) -> Config:

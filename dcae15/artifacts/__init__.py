@@ -1,15 +1,5 @@
 """What the stages hand to each other: kinds of artifacts, and the manifests that finish and name them."""
 
-from dcae15.artifacts.files import (
-    CHECKPOINTS,
-    HISTORY,
-    PICTURES,
-    RAW_WEIGHTS,
-    WEIGHTS,
-    read_history,
-    read_pictures,
-    snapshot_uri,
-)
 from dcae15.artifacts.kinds import (
     LATENT_BYTES,
     Artifact,
@@ -24,4 +14,19 @@ from dcae15.artifacts.kinds import (
     Split,
     Statistics,
 )
-from dcae15.artifacts.manifests import MANIFEST, environment, finished, now, read_manifest, set_counts
+from dcae15.artifacts.manifests import (
+    CHECKPOINTS,
+    HISTORY,
+    MANIFEST,
+    PICTURES,
+    RAW_WEIGHTS,
+    WEIGHTS,
+    environment,
+    finished,
+    now,
+    read_history,
+    read_manifest,
+    read_pictures,
+    set_counts,
+    snapshot_uri,
+)

@@ -73,9 +73,7 @@ class _Claim:
         while True:
             present, now = self._present(), time.monotonic()
             seen = {claim: seen.get(claim, now) for claim in present.items()}
-            living = [
-                content for (_, content), since in seen.items() if not (_dead(content) or now - since > STALE_SECONDS)
-            ]
+            living = [text for (_, text), since in seen.items() if not (_dead(text) or now - since > STALE_SECONDS)]
             if not living and self._create(present):
                 return
             if living and not told:

@@ -1,23 +1,29 @@
-"""Manifests: what makes an artifact exist, and what names it.
+"""Manifests: what makes an artifact exist, and what names it; and files that one room writes there and another one reads.
 
 An artifact is a folder whose ``manifest.json`` is written last: no manifest means not finished.
 """
 
 from __future__ import annotations
 
+import json
 import math
 import platform
 import sys
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dcae15 import storage
 from dcae15.config import SCHEMA_VERSION
 from dcae15.errors import ArtifactError
 
+if TYPE_CHECKING:
+    import numpy as np
+
 MANIFEST = "manifest.json"
+WEIGHTS, RAW_WEIGHTS = "weights.safetensors", "weights_raw.safetensors"
+HISTORY, PICTURES, CHECKPOINTS = "history.jsonl", "pictures.safetensors", "checkpoints"
 
 
 def write_manifest(uri: str, kind: str, body: dict[str, Any]) -> None:
@@ -86,3 +92,25 @@ def set_counts(manifest: dict[str, Any]) -> SetCounts:
         rejected=manifest.get("rejected", {}),
         latent_rms=[math.hypot(mean, std) for mean, std in zip(measured["mean"], measured["std"], strict=True)],
     )
+
+
+def snapshot_uri(denoiser: str, images: int) -> str:
+    """Return where the denoiser as it was at a milestone is, itself a denoiser artifact: below the finished one's."""
+    return storage.join(denoiser, "milestones", f"{images:012d}")
+
+
+def read_history(uri: str) -> list[dict[str, float]]:
+    """Return the history rows of a trained artifact."""
+    text = storage.read_bytes(storage.join(uri, HISTORY)).decode()
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def read_pictures(uri: str) -> dict[str, np.ndarray]:
+    """Return the uint8 pictures of an evaluation.
+
+    They are ``inputs`` (N, H, W, 3), ``reconstructions.<arm>`` (P, N, H, W, 3), ``channel_means.<arm>`` (P, N, h, w) where
+    latents have several places, and ``samples`` (classes, K, H, W, 3) where images were generated.
+    """
+    from safetensors.numpy import load  # plans do not need it
+
+    return load(storage.read_bytes(storage.join(uri, PICTURES)))

@@ -19,6 +19,10 @@ from dcae15.errors import ConfigError, StorageError
 
 LOCAL_OBJECT_STORE_BYTES = 1 << 30
 CONNECT_SECONDS = 10
+NO_ANSWER = (
+    "no Ray cluster answers at RAY_ADDRESS={address}: {error}; start it with `ray start --head`, or unset RAY_ADDRESS to use a "
+    "local one"
+)
 
 ENVIRONMENT = {
     "RAY_worker_niceness": "0",  # workers would run at nice 15 and starve beside other processes
@@ -75,10 +79,7 @@ def connect(config: Config) -> Iterator[Resources]:
             **options,  # pyright: ignore[reportArgumentType]
         )
     except ConnectionError as error:
-        raise ConfigError(
-            f"no Ray cluster answers at RAY_ADDRESS={address}: {error}; start it with `ray start --head`, "
-            "or unset RAY_ADDRESS to use a local one"
-        ) from error
+        raise ConfigError(NO_ANSWER.format(address=address, error=error)) from error
     except OSError as error:
         if "AF_UNIX path length" not in str(error):
             raise
@@ -108,10 +109,7 @@ def _require_answer(address: str) -> None:
     try:
         socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_SECONDS).close()
     except OSError as error:
-        raise ConfigError(
-            f"no Ray cluster answers at RAY_ADDRESS={address}: {error}; start it with `ray start --head`, "
-            "or unset RAY_ADDRESS to use a local one"
-        ) from error
+        raise ConfigError(NO_ANSWER.format(address=address, error=error)) from error
 
 
 def _public(environment: dict[str, str]) -> dict[str, str]:

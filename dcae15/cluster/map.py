@@ -26,9 +26,8 @@ RETRIES = 3
 PROGRESS_SECONDS = 3
 
 
-@ray.remote(
-    max_restarts=0, max_task_retries=0, scheduling_strategy="DEFAULT"
-)  # not within what a trial of a sweep reserved
+# The default strategy: not within what a trial of a sweep reserved.
+@ray.remote(max_restarts=0, max_task_retries=0, scheduling_strategy="DEFAULT")
 class MapWorker:
     """Makes a worker and hands it items, all in one thread.
 

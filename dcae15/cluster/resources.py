@@ -13,19 +13,12 @@ THREADS = {"GOMP_SPINCOUNT": "10000"}
 
 @dataclass(frozen=True)
 class Pool:
-    """Actors that work side by side.
+    """Actors that work side by side."""
 
-    Attributes:
-        least: actors to start with; the pool doubles while all of them run and there is more to do.
-        most: actors to grow to; 0 means as many as there are items.
-        cpus: CPUs of each.
-        gpus: GPUs of each.
-    """
-
-    least: int
-    most: int
-    cpus: float = 1.0
-    gpus: float = 0.0
+    least: int  # actors to start with; the pool doubles while all of them run and there is more to do
+    most: int  # actors to grow to; 0 means as many as there are items
+    cpus: float = 1.0  # CPUs of each
+    gpus: float = 0.0  # GPUs of each
 
     @property
     def threads(self) -> int:
@@ -35,21 +28,13 @@ class Pool:
 
 @dataclass(frozen=True)
 class Resources:
-    """What a cluster, or a trial's share of one, offers now.
+    """What a cluster, or a trial's share of one, offers now."""
 
-    Attributes:
-        cpus: CPUs of all nodes.
-        gpus: GPUs of all nodes.
-        local: whether this machine is all there is.
-        cpus_per_gpu: CPUs beside each GPU, on the node with GPUs that has fewest; 0 without GPUs.
-        grows: whether nodes may join later.
-    """
-
-    cpus: int
-    gpus: int
-    local: bool
-    cpus_per_gpu: int = 0
-    grows: bool = False
+    cpus: int  # CPUs of all nodes
+    gpus: int  # GPUs of all nodes
+    local: bool  # whether this machine is all there is
+    cpus_per_gpu: int = 0  # CPUs beside each GPU, on the node with GPUs that has fewest; 0 without GPUs
+    grows: bool = False  # whether nodes may join later
 
     def uses_gpu(self, scaling: ScalingConfig) -> bool:
         """Tell whether stages compute on GPUs."""

@@ -23,15 +23,9 @@ ResultT = TypeVar("ResultT")
 class Cluster:
     """Ray for the stages of a pipeline: joined when something needs it, left while the driver itself trains.
 
-    A local Ray's idle processes would take their part of the cores from the training, which needs nothing of them. What a
-    stage leaves behind for another is in the storage, never in Ray.
-
-    Args:
-        config: the configuration.
-        share: what the stages may use of a cluster that this process is part of already; then it is neither joined nor left.
-
-    Attributes:
-        seconds_joining: how long joining took so far; no stage's work.
+    A local Ray's idle processes would take their part of the cores from the training, which needs nothing of them. What a stage
+    leaves behind for another is in the storage, never in Ray. A ``share`` is what the stages may use of a cluster that this process
+    is part of already; it is neither joined nor left.
     """
 
     def __init__(self, config: Config, share: Resources | None = None) -> None:
@@ -40,7 +34,7 @@ class Cluster:
         self._resources = replace(share, grows=False) if share else None
         self._connection = ExitStack()
         self._joined = False
-        self.seconds_joining = 0.0
+        self.seconds_joining = 0.0  # so far; no stage's work
 
     def __enter__(self) -> Cluster:
         return self
@@ -141,10 +135,7 @@ class Cluster:
     def call(self, name: str, function: Callable[..., ResultT], **arguments: Any) -> ResultT:
         """Call a function on the cluster; it has all CPUs of a local machine, some of a node, and a GPU where there are any.
 
-        Args:
-            name: names the call in messages.
-            function: called with the arguments, ``say`` (sends a line to the console) and ``device``; must be picklable.
-            arguments: for the function.
+        It is called with the arguments, ``say`` (sends a line to the console) and ``device``, and must be picklable.
 
         Raises:
             Dcae15Error: what the function raised.

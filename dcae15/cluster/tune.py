@@ -45,49 +45,30 @@ ITEM, VALUE, RUNG = "item", "value", "rung"
 
 @dataclass(frozen=True)
 class Halving:
-    """Asynchronous successive halving (Li et al. 2020): one of ``reduction`` goes on at each milestone.
+    """Asynchronous successive halving (Li et al. 2020): one of ``reduction`` goes on at each milestone."""
 
-    Attributes:
-        reduction: at least 2.
-        ended: what those that ended before had at each milestone, by name.
-    """
-
-    reduction: int
-    ended: Mapping[str, Sequence[float]]
+    reduction: int  # at least 2
+    ended: Mapping[str, Sequence[float]]  # what those that ended before had at each milestone, by name
 
 
 @dataclass(frozen=True)
 class Search:
-    """Items that a tree-structured Parzen estimator (Bergstra et al. 2011) chooses.
+    """Items that a tree-structured Parzen estimator (Bergstra et al. 2011) chooses."""
 
-    Attributes:
-        space: what each name is drawn from.
-        count: how many to choose.
-        seed: of the draws.
-        first: points to begin with.
-        ended: points that are known, with their final values.
-    """
-
-    space: Mapping[str, BaseDistribution]
-    count: int
-    seed: int
-    first: Sequence[Mapping[str, Any]]
-    ended: Sequence[tuple[Mapping[str, Any], float]]
+    space: Mapping[str, BaseDistribution]  # what each name is drawn from
+    count: int  # how many to choose
+    seed: int  # of the draws
+    first: Sequence[Mapping[str, Any]]  # points to begin with
+    ended: Sequence[tuple[Mapping[str, Any], float]]  # points that are known, with their final values
 
 
 @dataclass(frozen=True)
 class Watch:
-    """What is called in the driver as it goes.
+    """What is called in the driver as it goes."""
 
-    Attributes:
-        on_start: an item begins, maybe again.
-        on_step: some time has passed.
-        on_end: an item ended or was stopped; with an error, its process failed each time.
-    """
-
-    on_start: Callable[[Item], None]
-    on_step: Callable[[], None]
-    on_end: Callable[[Item, str], None]
+    on_start: Callable[[Item], None]  # an item begins, maybe again
+    on_step: Callable[[], None]  # some time has passed
+    on_end: Callable[[Item, str], None]  # an item ended or was stopped; with an error, its process failed each time
 
 
 def run_items(

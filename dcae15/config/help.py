@@ -58,9 +58,7 @@ def _facts(field: FieldInfo) -> Iterator[str]:
 def dump(config: Config, origins: Mapping[str, str]) -> str:
     """Write a config as YAML that can be read again, each value with its origin as a comment; secrets are masked.
 
-    Args:
-        config: the values.
-        origins: dotted path -> who gave the value; others are defaults.
+    ``origins`` says who gave a value, by dotted path; others are defaults.
     """
     return "\n".join(_dump_lines(config, "", origins)) + "\n"
 

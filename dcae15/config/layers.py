@@ -59,14 +59,10 @@ OmegaConf.register_resolver("div", lambda total, parts: total // parts, replace=
 
 @dataclass(frozen=True)
 class Layer:
-    """Some values of a config, and who gave them.
+    """Some values of a config, and who gave them."""
 
-    Attributes:
-        origin: a file name, or ``command line``; shown in errors and by --print-config.
-        values: dotted path of a field -> its value; for a list of sections the number of its items, followed by their fields.
-    """
-
-    origin: str
+    origin: str  # a file name, or ``command line``; shown in errors and by --print-config
+    # dotted path of a field -> its value; for a list of sections the number of its items, followed by their fields
     values: Mapping[str, Any]
 
 

@@ -8,7 +8,7 @@ from typing import Literal
 from dcae15.channels import Prefix
 from dcae15.config.arms import CONTROLS, arms_of
 from dcae15.config.training import AutoencoderConfig, TrainingConfig
-from dcae15.fields import Count, Index, Section, option, section, when
+from dcae15.fields import Count, Index, Section, neutral, option, section, when
 
 
 class ShapesConfig(Section):
@@ -34,9 +34,7 @@ class DataConfig(Section):
         "Parquet files or of WebDataset tars, or of a CSV or Parquet list; docs/data.md describes each",
     )
     kind: Literal["auto", "folder", "imagenet_tars", "parquet", "webdataset", "list"] = option(
-        "auto",
-        "what source is; 'auto' decides by the names of the files and says what it took",
-        active_if=_OWN,
+        "auto", "what source is; 'auto' decides by the names of the files and says what it took", active_if=_OWN
     )
     classes: list[str] = option([], "take only the classes of these names, and number them anew; [] takes all")
     shapes: ShapesConfig = section(
@@ -103,9 +101,7 @@ class LatentsConfig(Section):
         unit="pixels",
         ge=0,
     )
-    batch_size: int = option(
-        64, "images encoded at once; does not change the latents", unit="images", affects_result=False, ge=1
-    )
+    batch_size: int = neutral(64, "images encoded at once; does not change the latents", unit="images", ge=1)
 
 
 class DenoiserConfig(Section):
@@ -129,10 +125,8 @@ class DenoiserConfig(Section):
 class DiffusionConfig(Section):
     """The latent diffusion model: linear-path flow matching with augmented diffusion training."""
 
-    enabled: bool = option(
-        True,
-        "false leaves out caching, diffusion and sampling: only autoencoders are trained and measured",
-        affects_result=False,
+    enabled: bool = neutral(
+        True, "false leaves out caching, diffusion and sampling: only autoencoders are trained and measured"
     )
     denoiser: DenoiserConfig = section(DenoiserConfig, "the denoiser")
     prefix: Prefix = section(Prefix, "augmented diffusion training", always_full=True)
@@ -152,11 +146,7 @@ class DiffusionConfig(Section):
         unit="images",
     )
     training: TrainingConfig = section(
-        TrainingConfig,
-        "training of the denoiser",
-        images=128_000,
-        learning_rate=1e-3,
-        ema_decay=0.998,
+        TrainingConfig, "training of the denoiser", images=128_000, learning_rate=1e-3, ema_decay=0.998
     )
 
     @property
@@ -182,10 +172,8 @@ class SamplingConfig(Section):
     guidance_end: float = option(1.0, "guidance acts until this time", active_if=_GUIDED, ge=0, le=1)
     prefix: int = option(0, "generate only the first channels; 0 means all", unit="channels", ge=0)
     seed: int = option(0, "image i is a pure function of (seed, i) and the weights", ge=0)
-    shard_images: int = option(
-        500, "generated images per shard, the unit of commit", unit="images", affects_result=False, ge=1
-    )
-    batch_size: int = option(250, "images generated at once", unit="images", affects_result=False, ge=1)
+    shard_images: int = neutral(500, "generated images per shard, the unit of commit", unit="images", ge=1)
+    batch_size: int = neutral(250, "images generated at once", unit="images", ge=1)
 
 
 class EvaluationConfig(Section):
@@ -223,70 +211,48 @@ class EvaluationConfig(Section):
     )
     neighbours: int = option(3, "k of the precision and recall manifolds", active_if=when("diffusion.enabled"), ge=1)
     grid_images: int = option(8, "rows of the partial-channel grid", unit="images", ge=1)
-    batch_size: int = option(
-        64, "images encoded, decoded and compared at once", unit="images", affects_result=False, ge=1
-    )
+    batch_size: int = neutral(64, "images encoded, decoded and compared at once", unit="images", ge=1)
 
 
 class ScalingConfig(Section):
     """Workers and resources. Nothing here changes a result beyond float tolerance."""
 
-    num_workers: int = option(
-        0, "training workers; 0 means one per GPU of the cluster, or one without GPUs", affects_result=False, ge=0
+    num_workers: int = neutral(0, "training workers; 0 means one per GPU of the cluster, or one without GPUs", ge=0)
+    use_gpu: Literal["auto", "yes", "no"] = neutral("auto", "'auto' uses GPUs when the cluster has any")
+    cpus_per_worker: int = neutral(
+        0, "CPUs of a training worker; 0 means an even share of the cluster's", unit="CPUs", ge=0
     )
-    use_gpu: Literal["auto", "yes", "no"] = option(
-        "auto", "'auto' uses GPUs when the cluster has any", affects_result=False
+    encoders: list[Index] = neutral(
+        [1, 0], "least and most encoder or sampler actors; 0 as the most means as many as the cluster holds"
     )
-    cpus_per_worker: int = option(
-        0,
-        "CPUs of a training worker; 0 means an even share of the cluster's",
-        unit="CPUs",
-        affects_result=False,
-        ge=0,
-    )
-    encoders: list[Index] = option(
-        [1, 0],
-        "least and most encoder or sampler actors; 0 as the most means as many as the cluster holds",
-        affects_result=False,
-    )
-    cache_folder: str = option(
+    cache_folder: str = neutral(
         "",
         "folder on a local disk of each node for copies of remote shards; empty means one below the system's temporary folder",
         active_if=when("cache_gib"),
-        affects_result=False,
     )
-    cache_gib: float = option(
-        64.0,
-        "most that a node keeps of remote shards on its disk; 0 keeps none",
-        unit="GiB",
-        affects_result=False,
-        ge=0,
+    cache_gib: float = neutral(
+        64.0, "most that a node keeps of remote shards on its disk; 0 keeps none", unit="GiB", ge=0
     )
-    max_failures: int = option(
-        3, "restarts of a training stage after lost workers before the stage fails", affects_result=False, ge=0
-    )
+    max_failures: int = neutral(3, "restarts of a training stage after lost workers before the stage fails", ge=0)
 
 
 class TrackingConfig(Section):
     """MLflow."""
 
-    enabled: bool = option(True, "track with MLflow", affects_result=False)
-    uri: str = option(
+    enabled: bool = neutral(True, "track with MLflow")
+    uri: str = neutral(
         "",
         "tracking server or database; empty means MLFLOW_TRACKING_URI, or an SQLite file beside the artifacts",
         active_if=when("enabled"),
-        affects_result=False,
     )
-    experiment: str = option("dcae15", "name of the MLflow experiment", active_if=when("enabled"), affects_result=False)
+    experiment: str = neutral("dcae15", "name of the MLflow experiment", active_if=when("enabled"))
 
 
 class Config(Section):
     """Everything that a pipeline needs."""
 
-    storage: str = option(
-        "${oc.env:DCAE15_STORAGE,'~/dcae15'}", "path or URI under which all artifacts live", affects_result=False
-    )
-    name: str = option("shapes", "name of the run in reports and MLflow", affects_result=False)
+    storage: str = neutral("${oc.env:DCAE15_STORAGE,'~/dcae15'}", "path or URI under which all artifacts live")
+    name: str = neutral("shapes", "name of the run in reports and MLflow")
     seed: int = option(0, "seed of weights, order, draws and noise; the images have data.seed", ge=0)
     arms: list[Literal[CONTROLS]] = option(  # pyright: ignore[reportInvalidTypeForm]
         ["baseline"],

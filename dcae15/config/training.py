@@ -5,11 +5,12 @@ Images are counted, not steps: every length of training, warm-up or interval is 
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import Any, Literal
 
 from dcae15.channels import Prefix
-from dcae15.fields import Count, Index, Section, option, section, when
+from dcae15.fields import Count, Index, Section, neutral, option, section, when
 from dcae15.models.spec import ACTS, BLOCKS, NORMS
 
 PARTS = ("all", "encoder", "decoder", "encoder_head", "decoder_input", "decoder_head", "decoder_last_stage")
@@ -35,39 +36,30 @@ class TrainingConfig(Section):
         ge=0,
         lt=1,
     )
-    accumulation: int = option(
+    accumulation: int = neutral(
         1,
         "parts that a worker computes its share of a batch in, one after the other: less memory, the same step "
         "(an adaptive adversarial weight and batch statistics are of each part)",
         ge=1,
-        affects_result=False,
     )
     bf16: bool = option(False, "compute in bfloat16 under autocast; weights and optimizer stay float32")
-    channels_last: bool = option(
-        False, "memory format of convolutions; same numbers, faster on GPUs", affects_result=False
+    channels_last: bool = neutral(False, "memory format of convolutions; same numbers, faster on GPUs")
+    compile: bool = neutral(False, "compile the model; same numbers within tolerance, slow first step")
+    activation_checkpointing: bool = neutral(
+        False, "compute activations again for the backward pass instead of keeping them: less memory, the same numbers"
     )
-    compile: bool = option(
-        False, "compile the model; same numbers within tolerance, slow first step", affects_result=False
-    )
-    activation_checkpointing: bool = option(
-        False,
-        "compute activations again for the backward pass instead of keeping them: less memory, the same numbers",
-        affects_result=False,
-    )
-    parallel: Literal["ddp", "fsdp"] = option(
+    parallel: Literal["ddp", "fsdp"] = neutral(
         "ddp",
         "several workers: 'ddp' keeps the network and its optimizer whole on each, 'fsdp' shards them over all (FSDP2)",
-        affects_result=False,
     )
-    log_images: int = option(
+    log_images: int = neutral(
         3_200,
         "interval of progress lines and tracked metrics; also how often a worker asks whether its node is about to go",
         unit="images",
-        affects_result=False,
         ge=1,
     )
-    checkpoint_images: int = option(16_000, "interval of checkpoints", unit="images", affects_result=False, ge=1)
-    keep_checkpoints: int = option(2, "checkpoints kept; older ones are deleted", affects_result=False, ge=1)
+    checkpoint_images: int = neutral(16_000, "interval of checkpoints", unit="images", ge=1)
+    keep_checkpoints: int = neutral(2, "checkpoints kept; older ones are deleted", ge=1)
 
     @property
     def whole_batches(self) -> int:
@@ -104,35 +96,32 @@ class PerceptualConfig(Section):
     heads_sha256: str = option("", "SHA-256 of that file", active_if=_lpips)
 
 
-_JUDGED = when("weight", is_not=0)
+_judge = functools.partial(option, active_if=when("weight", is_not=0))
 
 
 class AdversarialConfig(Section):
     """A PatchGAN discriminator with hinge loss, which begins anew in every phase."""
 
     weight: float = option(0.0, "weight of the discriminator's judgement in the loss; 0 means no discriminator", ge=0)
-    adaptive: bool = option(
+    adaptive: bool = _judge(
         True,
         "multiply the weight with the ratio of both losses' gradients at the decoder's last layer (VQGAN, arXiv 2012.09841)",
-        active_if=_JUDGED,
     )
-    start_images: int = option(
+    start_images: int = _judge(
         0,
         "the autoencoder sees the judgement after so many images of the phase; the discriminator learns from its start",
         unit="images",
         ge=0,
-        active_if=_JUDGED,
     )
-    width: int = option(64, "channels of the discriminator's first layer", unit="channels", ge=1, active_if=_JUDGED)
-    layers: int = option(3, "its layers that halve the image; 3 judge patches of 70 pixels", ge=1, active_if=_JUDGED)
-    norm: Literal["group", "batch", "none"] = option(
+    width: int = _judge(64, "channels of the discriminator's first layer", unit="channels", ge=1)
+    layers: int = _judge(3, "its layers that halve the image; 3 judge patches of 70 pixels", ge=1)
+    norm: Literal["group", "batch", "none"] = _judge(
         "group",
         "its normalisation: 'group' (the same for any number of workers), 'batch' (as PatchGAN, statistics per worker) or 'none'",
-        active_if=_JUDGED,
     )
-    learning_rate: float = option(0.0, "its peak learning rate; 0 means the phase's", ge=0, active_if=_JUDGED)
-    beta1: float = option(0.5, "its first moment decay", ge=0, lt=1, active_if=_JUDGED)
-    beta2: float = option(0.9, "its second moment decay", ge=0, lt=1, active_if=_JUDGED)
+    learning_rate: float = _judge(0.0, "its peak learning rate; 0 means the phase's", ge=0)
+    beta1: float = _judge(0.5, "its first moment decay", ge=0, lt=1)
+    beta2: float = _judge(0.9, "its second moment decay", ge=0, lt=1)
 
 
 class LossesConfig(Section):
@@ -146,7 +135,7 @@ class LossesConfig(Section):
 class PhaseConfig(Section):
     """A phase of the autoencoder's training. It begins with the averaged weights of the phase before and a new optimizer."""
 
-    name: str = option("training", "name in progress lines and reports", affects_result=False)
+    name: str = neutral("training", "name in progress lines and reports")
     resolution: int = option(0, "side of the training images; 0 means data.resolution", unit="pixels", ge=0)
     parts: list[str] = option(
         ["all"],
@@ -160,7 +149,7 @@ class PhaseConfig(Section):
 
 SHARED = ("losses", "prefix", "training")
 """Sections that the phases of the autoencoder take over from it, and change."""
-_CUSTOM = when("preset", "custom")
+_graph = functools.partial(option, active_if=when("preset", "custom"))
 
 
 class AutoencoderConfig(Section):
@@ -171,53 +160,40 @@ class AutoencoderConfig(Section):
         "name of a published model (dc-ae-f32c128-1.5, dc-ae-f64c128-1.5, dc-ae-f32c32-in-1.0, ...), or 'custom' for the "
         "fields below, which default to the graph of 1.5, small",
     )
-    latent_channels: int = option(32, "C, channels of the latent", unit="channels", ge=1, active_if=_CUSTOM)
-    encoder_widths: list[Count] = option(
-        [16, 16, 32, 64], "channels of each encoder stage; n stages compress by 2**(n-1)", active_if=_CUSTOM
+    latent_channels: int = _graph(32, "C, channels of the latent", unit="channels", ge=1)
+    encoder_widths: list[Count] = _graph(
+        [16, 16, 32, 64], "channels of each encoder stage; n stages compress by 2**(n-1)"
     )
-    encoder_depths: list[Index] = option(
+    encoder_depths: list[Index] = _graph(
         [0, 1, 1, 2],
         "blocks of each encoder stage; 0 first: the first layer halves the image (all published models but Sana's)",
-        active_if=_CUSTOM,
     )
-    decoder_widths: list[Count] = option(
-        [16, 16, 32, 64], "channels of each decoder stage, from image to latent", active_if=_CUSTOM
-    )
-    decoder_depths: list[Index] = option(
-        [0, 1, 1, 2], "blocks of each decoder stage, from image to latent", active_if=_CUSTOM
-    )
-    encoder_blocks: list[Literal[BLOCKS]] = option(  # pyright: ignore[reportInvalidTypeForm]
+    decoder_widths: list[Count] = _graph([16, 16, 32, 64], "channels of each decoder stage, from image to latent")
+    decoder_depths: list[Index] = _graph([0, 1, 1, 2], "blocks of each decoder stage, from image to latent")
+    encoder_blocks: list[Literal[BLOCKS]] = _graph(  # pyright: ignore[reportInvalidTypeForm]
         ["ResBlock"],
         "block of each encoder stage, or one for all: ResBlock (1.1, 1.5), EViTGLU (linear attention; the deep stages of 1.0), "
         "EViTS5GLU (at two scales; Sana)",
-        active_if=_CUSTOM,
     )
-    decoder_blocks: list[Literal[BLOCKS]] = option(  # pyright: ignore[reportInvalidTypeForm]
-        ["ResBlock"], "the same for the decoder, from image to latent", active_if=_CUSTOM
+    decoder_blocks: list[Literal[BLOCKS]] = _graph(  # pyright: ignore[reportInvalidTypeForm]
+        ["ResBlock"], "the same for the decoder, from image to latent"
     )
-    decoder_norms: list[Literal[NORMS]] = option(  # pyright: ignore[reportInvalidTypeForm]
+    decoder_norms: list[Literal[NORMS]] = _graph(  # pyright: ignore[reportInvalidTypeForm]
         ["rms_norm"],
         "norm in the ResBlocks of each decoder stage, or one for all: rms_norm, batch_norm (1.0; statistics per worker)",
-        active_if=_CUSTOM,
     )
-    decoder_acts: list[Literal[ACTS]] = option(  # pyright: ignore[reportInvalidTypeForm]
-        ["silu"],
-        "activation in the ResBlocks of each decoder stage, or one for all: silu, relu (1.0)",
-        active_if=_CUSTOM,
+    decoder_acts: list[Literal[ACTS]] = _graph(  # pyright: ignore[reportInvalidTypeForm]
+        ["silu"], "activation in the ResBlocks of each decoder stage, or one for all: silu, relu (1.0)"
     )
-    latent_shortcuts: bool = option(
-        False, "shortcuts around the encoder's last and the decoder's first layer (1.0, Sana)", active_if=_CUSTOM
+    latent_shortcuts: bool = _graph(
+        False, "shortcuts around the encoder's last and the decoder's first layer (1.0, Sana)"
     )
-    out_act: Literal["silu", "relu"] = option(
-        "silu", "activation before the decoder's last layer; 1.0 has relu", active_if=_CUSTOM
+    out_act: Literal["silu", "relu"] = _graph("silu", "activation before the decoder's last layer; 1.0 has relu")
+    downsample: Literal["pixel_unshuffle", "conv"] = _graph(
+        "pixel_unshuffle", "how the encoder halves: 'pixel_unshuffle', or 'conv' (strided; Sana)"
     )
-    downsample: Literal["pixel_unshuffle", "conv"] = option(
-        "pixel_unshuffle", "how the encoder halves: 'pixel_unshuffle', or 'conv' (strided; Sana)", active_if=_CUSTOM
-    )
-    upsample: Literal["pixel_shuffle", "interpolate"] = option(
-        "pixel_shuffle",
-        "how the decoder doubles: 'pixel_shuffle', or 'interpolate' (nearest neighbours; Sana)",
-        active_if=_CUSTOM,
+    upsample: Literal["pixel_shuffle", "interpolate"] = _graph(
+        "pixel_shuffle", "how the decoder doubles: 'pixel_shuffle', or 'interpolate' (nearest neighbours; Sana)"
     )
     flip: bool = option(True, "mirror half of the training images")
     initial: str = option(

@@ -45,12 +45,8 @@ class DiskCache:
     def read(self, sha256: str, fetch: Callable[[], bytes], intact: Callable[[bytes], bool]) -> bytes:
         """Return the content with this checksum: from the disk, or else from ``fetch``, and then kept.
 
-        Several processes or threads that miss the same file fetch it once: the others wait for the first one.
-
-        Args:
-            sha256: the checksum, which names the file.
-            fetch: returns the content, checked.
-            intact: tells whether what lies on the disk is that content.
+        Several processes or threads that miss the same file fetch it once: the others wait for the first one. ``fetch`` returns it
+        checked; ``intact`` tells whether what lies on the disk is it.
         """
         data = self._kept(sha256, intact)
         if data is None:

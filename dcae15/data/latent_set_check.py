@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from dcae15 import artifacts, storage
-from dcae15.artifacts import ImageSet, LatentSet, Shard
+from dcae15.artifacts import ImageSet, LatentSet, Shard, Split
 from dcae15.data import shards
 from dcae15.data.findings import LatentFindings
 from dcae15.data.shard_check import ShardResult, ShardTask, same_statistics
@@ -48,11 +48,7 @@ def check_whole(latent_set: LatentSet, results: Mapping[str, ShardResult], findi
     for first, second in _twice(results):
         places = [_row_id(latent_set, path, row) for path, row in (first, second)]
         findings.add("id twice", f"{places[0]} in {first[0]} and {second[0]}")
-    train = (
-        [shard.path for shard in latent_set.splits["train"].shards if shard.count]
-        if "train" in latent_set.splits
-        else []
-    )
+    train = [shard.path for shard in latent_set.splits.get("train", Split(())).shards if shard.count]
     parts = [results[path].statistics for path in train if path in results]
     if len(parts) < len(train) or not all(parts):
         return  # shards are missing or damaged, which is said already

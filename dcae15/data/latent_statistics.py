@@ -16,11 +16,8 @@ def measure_latents(latents_BChw: Tensor) -> dict[str, Any]:
     """Return count, mean and sum of squared deviations per channel, in float64, of one shard's latents."""
     values = latents_BChw.double().transpose(0, 1).flatten(1)
     mean = values.mean(dim=1)
-    return {
-        "count": values.shape[1],
-        "mean": mean.tolist(),
-        "deviation": (values - mean[:, None]).square().sum(dim=1).tolist(),
-    }
+    deviation = (values - mean[:, None]).square().sum(dim=1)
+    return {"count": values.shape[1], "mean": mean.tolist(), "deviation": deviation.tolist()}
 
 
 def merge_measured(parts: Iterable[dict[str, Any]]) -> Statistics:

@@ -12,9 +12,7 @@ from dcae15.errors import DataError
 def to_pixels(images_BHWC: np.ndarray | Tensor, device: torch.device | str | None = None) -> Tensor:
     """Return uint8 images as float32 pixels ``B C H W`` in [-1, 1].
 
-    Args:
-        images_BHWC: RGB images, uint8.
-        device: where the pixels go, as bytes before they become floats; None leaves them where they are.
+    They go to ``device`` as bytes, before they become floats; None leaves them where they are.
 
     Raises:
         DataError: the images are not uint8, or not ``B H W 3``.

@@ -144,11 +144,8 @@ class ShardChecker:
     ) -> None:
         """Compare ids, labels and pixels with the shard of images; encode some images again."""
         assert self.image_set and task.images
-        side, path, findings = (
-            self.latent_set.spec.height * self.latent_set.spec.compression,
-            task.shard.path,
-            result.findings,
-        )
+        side = self.latent_set.spec.height * self.latent_set.spec.compression
+        path, findings = task.shard.path, result.findings
         try:
             source = shards.read_shard(self.image_set.uri, task.images)
             images = encoding.squares(source, self.image_set, side)

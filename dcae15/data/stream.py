@@ -77,9 +77,9 @@ class ImageStream:
         return {"values": columns["values"][:count], "labels": columns["labels"][:count]}
 
 
-def load_images(image_set: ImageSet, split: str, limit: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Return the first ``limit`` (0: all) images of a split, centre-cropped, uint8 (N, H, W, 3), and their labels (N,)."""
-    stream = ImageStream(image_set, split, limit)
+def load_images(image_set: ImageSet, limit: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Return the first ``limit`` (0: all) training images, centre-cropped, uint8 (N, H, W, 3), and their labels (N,)."""
+    stream = ImageStream(image_set, "train", limit)
     side, done = image_set.resolution, 0
     images, labels = np.empty((len(stream), side, side, 3), np.uint8), np.empty(len(stream), np.int64)
     for some, their_labels in stream.by_shard():

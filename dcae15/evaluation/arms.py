@@ -19,15 +19,8 @@ from dcae15.evaluation.features import FEATURES, FeatureNetwork
 from dcae15.evaluation.frequencies import BandShares
 from dcae15.evaluation.latents import LatentSums, channel_means
 from dcae15.evaluation.probe import fit_probe
-from dcae15.evaluation.reconstruction import (
-    LatentCodec,
-    PerceptualDistance,
-    decode_batch,
-    encode_batch,
-    lpips,
-    psnr,
-    ssim,
-)
+from dcae15.evaluation.reconstruction import PerceptualDistance, decode_batch, encode_batch, lpips, psnr, ssim
+from dcae15.models.autoencoder import Autoencoder
 
 Rows = list[dict[str, float]]
 _BATCH_SIZE = 64  # of the feature network, as everywhere
@@ -96,17 +89,13 @@ def prefix_ladders(trained: Mapping[str, Sequence[int]], channels: Mapping[str, 
 
     Every arm is measured at an eighth, a quarter, a half and all of its channels, so that runs with different prefixes compare,
     and at the prefixes of the first arm that was trained with several, so that the curves of this run do.
-
-    Args:
-        trained: prefixes that each arm was trained with; empty when unknown.
-        channels: C of each arm.
     """
     ladder = next((list(prefixes) for prefixes in trained.values() if len(prefixes) > 1), [])
     return {arm: sorted({*(p for p in ladder if p < count), *default_ladder(count)}) for arm, count in channels.items()}
 
 
 def measure_arm(
-    autoencoder: LatentCodec,
+    autoencoder: Autoencoder,
     prefixes: Sequence[int],
     probes: Probes,
     settings: EvaluationConfig,
@@ -174,7 +163,7 @@ class _Prefix:
         self.seen = FeatureStatistics.empty(FEATURES)
         self.right, self.first = 0, _FirstRows(shown)
 
-    def update(self, autoencoder: LatentCodec, images: np.ndarray, labels: np.ndarray, latents: Tensor) -> None:
+    def update(self, autoencoder: Autoencoder, images: np.ndarray, labels: np.ndarray, latents: Tensor) -> None:
         decoded = decode_batch(autoencoder, latents[:, : self.prefix], self.device)
         if decoded.shape != images.shape:
             raise DataError(f"images of shape {images.shape[1:]} come back with shape {decoded.shape[1:]}")

@@ -31,7 +31,7 @@ from torch import Tensor
 
 from dcae15.errors import DataError
 from dcae15.evaluation.frequencies import LOW_PASS_CYCLES_PER_PIXEL, band_energies
-from dcae15.evaluation.reconstruction import LatentCodec
+from dcae15.models.autoencoder import Autoencoder
 
 FRONT = 1 / 4
 """The part of the channels that counts as the front."""
@@ -39,7 +39,7 @@ FRONT = 1 / 4
 
 @torch.no_grad()
 def channel_effects(
-    autoencoder: LatentCodec,
+    autoencoder: Autoencoder,
     latents_NChw: Tensor,
     means_C: Tensor,
     *,
@@ -110,9 +110,6 @@ def front_share(values_C: Sequence[float] | np.ndarray) -> float:
 
 def sparsity_summary(effects: Sequence[dict[str, float]]) -> dict[str, float]:
     """Return how object structure and detail are spread over the channels.
-
-    Args:
-        effects: ``image_low`` and ``image_high`` of each channel, in order, see `channel_effects`.
 
     Returns:
         ``object_sparsity`` and ``object_front_share`` of the low frequencies, ``detail_sparsity`` and ``detail_front_share`` of

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import load as from_safetensors
 from safetensors.torch import save as to_safetensors
 
 from dcae15 import artifacts, storage
@@ -28,7 +27,6 @@ from dcae15.library import load_autoencoder
 from dcae15.losses.perceptual import load_lpips
 from dcae15.models.autoencoder import Autoencoder
 
-PICTURES = "pictures.safetensors"
 GENERATED = "generated"
 MOST_SHOWN_CLASSES = 20
 """Generated images are kept to be shown of at most the first so many classes."""
@@ -104,7 +102,7 @@ def evaluate(
         say("evaluate: generated images")
         generation, count, pictures["samples"] = _generation(config, image_set, samples, network, device)
         compared = {"count": count, **compared, "reference_count": count, **_generated_with(config, samples)}
-    storage.write_bytes(storage.join(uri, PICTURES), to_safetensors(pictures))
+    storage.write_bytes(storage.join(uri, artifacts.PICTURES), to_safetensors(pictures))
     evaluation = artifacts.Evaluation(
         uri,
         fingerprint,
@@ -192,7 +190,7 @@ def _train_features(config: Config, image_set: artifacts.ImageSet, device: str) 
     }
     held = min(image_set.splits["train"].count, MOST_FEATURE_IMAGES) * image_set.resolution**2 * 3
     if held <= MOST_FEATURE_BYTES:
-        return train_features(random_batches(*load_images(image_set, "train", MOST_FEATURE_IMAGES)), **training)
+        return train_features(random_batches(*load_images(image_set, MOST_FEATURE_IMAGES)), **training)
     with closing(_streamed(config, image_set)) as stream:
         return train_features(lambda generator: stream, **training)
 
@@ -212,16 +210,6 @@ def _streamed(config: Config, image_set: artifacts.ImageSet) -> Generator[tuple[
     with closing(iter(batches)) as stream:
         for batch in stream:
             yield batch.inputs.numpy(), batch.labels.numpy()
-
-
-def read_pictures(uri: str) -> dict[str, np.ndarray]:
-    """Return the uint8 pictures of an evaluation.
-
-    They are ``inputs`` (N, H, W, 3), ``reconstructions.<arm>`` (P, N, H, W, 3), ``channel_means.<arm>`` (P, N, h, w) where
-    latents have several places, and ``samples`` (classes, K, H, W, 3) where images were generated.
-    """
-    tensors = from_safetensors(storage.read_bytes(storage.join(uri, PICTURES)))
-    return {name: value.numpy() for name, value in tensors.items()}
 
 
 def _generation(

@@ -42,8 +42,6 @@ class FeatureNetwork(nn.Module):
         super().__init__()
         if resolution < MIN_RESOLUTION:
             raise DataError(f"images of {resolution} pixels; the feature network needs at least {MIN_RESOLUTION}")
-        if num_classes < 1:
-            raise DataError(f"{num_classes} classes; an image set has at least 1")
         self.resolution, self.num_classes = resolution, num_classes
         halvings = int(math.log2(resolution / 4))  # down to 4 to 7 places a side
         widths = [3] + [min(FEATURES, 32 * 2**i) for i in range(halvings)]
@@ -59,17 +57,12 @@ class FeatureNetwork(nn.Module):
         return features, self.head(features)
 
     def features(self, images_NHWC: np.ndarray) -> np.ndarray:
-        """Return the features of uint8 images, float64 ``N 64``; raises as `features_and_labels` does."""
+        """Return the features of uint8 images, float64 ``N 64``."""
         return self.features_and_labels(images_NHWC)[0]
 
     @torch.no_grad()
     def features_and_labels(self, images_NHWC: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return features, float64 ``N 64``, and the most likely labels, int64 ``N``; always 0 where there is one class.
-
-        Raises:
-            DataError: the images have another resolution than those that the network was trained on.
-        """
-        _check_images(images_NHWC, self.resolution)
+        """Return features, float64 ``N 64``, and the most likely labels, int64 ``N``; always 0 where there is one class."""
         batches = [images_NHWC[start : start + _LOOK] for start in range(0, len(images_NHWC), _LOOK)]
         outputs = [self(to_pixels(batch, self.head.weight.device)) for batch in batches]
         features, logits = (torch.cat(part).cpu().numpy() for part in zip(*outputs, strict=True))
@@ -155,9 +148,6 @@ def train_features(
 
     Returns:
         The network in evaluation mode, on ``device``.
-
-    Raises:
-        DataError: a batch is not uint8 of this resolution, or a label is out of range.
     """
     generator = torch.Generator().manual_seed(seed)
     with torch.device("meta"):  # so that the global generator stays as it is
@@ -169,9 +159,6 @@ def train_features(
     steps = max(1, images_seen // BATCH_SIZE)
     warm_up = max(1, steps // 20)
     for step, (images, labels) in enumerate(itertools.islice(stream(generator), steps)):
-        _check_images(images, resolution)
-        if num_classes > 1 and not 0 <= labels.min() <= labels.max() < num_classes:
-            raise DataError(f"labels {np.unique(labels).tolist()}; every image needs one from 0 to {num_classes - 1}")
         pixels = to_pixels(_shift(torch.from_numpy(images).to(device), generator))
         targets = torch.from_numpy(labels.astype(np.int64))
         if num_classes == 1:
@@ -205,11 +192,3 @@ def _initialise(network: nn.Module, generator: torch.Generator) -> None:
             nn.init.zeros_(module.bias)
         elif isinstance(module, nn.GroupNorm):
             module.reset_parameters()
-
-
-def _check_images(images: np.ndarray, resolution: int) -> None:
-    if images.ndim != 4 or len(images) == 0 or images.shape[1:] != (resolution, resolution, 3):
-        raise DataError(
-            f"images of shape {images.shape}; the feature network needs uint8 images of shape "
-            f"(N, {resolution}, {resolution}, 3), at least one"
-        )

@@ -58,11 +58,7 @@ def compare_with_real(
 ) -> dict[str, float]:
     """Compare generated images with real ones.
 
-    Args:
-        network: the feature network.
-        generated: uint8 images (n, H, W, 3) and the classes asked for, in parts.
-        real_ND: features of as many real images.
-        neighbours: k of precision and recall.
+    ``generated`` yields images (n, H, W, 3) and the classes asked for; ``real_ND`` holds the features of as many real images.
 
     Returns:
         ``frechet_distance``, ``precision``, ``recall``, and ``class_accuracy`` where there are classes.

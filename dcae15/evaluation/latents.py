@@ -94,10 +94,6 @@ def channel_means(latents_Nchw: Tensor, prefixes: Sequence[int]) -> np.ndarray:
     Where the mean over channels shows no object, object information is sparse: few channels have it and the others
     drown it. Channels are taken raw, so strong ones show most.
 
-    Args:
-        latents_Nchw: latents of a few images.
-        prefixes: the P numbers of front channels to average.
-
     Returns:
         uint8 ``P N h w``: each map stretched from its own minimum (0) to its own maximum (255); a flat one is 128.
     """

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
 
 import numpy as np
 import torch
@@ -12,24 +11,13 @@ from torch import Tensor
 
 from dcae15.data.pixels import to_pixels, to_uint8
 from dcae15.errors import DataError
+from dcae15.models.autoencoder import Autoencoder
 
 MAX_PSNR_DB = 100.0
 """PSNR given to images that agree (almost) exactly, so that a mean over images stays finite."""
 
 SSIM_WINDOW = 11
 SSIM_SIGMA = 1.5
-
-
-class LatentCodec(Protocol):
-    """What an autoencoder must offer to be measured."""
-
-    def encode(self, pixels_BCHW: Tensor) -> Tensor:
-        """Return latents ``B C h w`` of pixels in [-1, 1]."""
-        ...
-
-    def decode(self, latents_Bchw: Tensor) -> Tensor:
-        """Return pixels of latents that hold all channels or the first few."""
-        ...
 
 
 PerceptualDistance = Callable[[Tensor, Tensor], Tensor]
@@ -40,11 +28,7 @@ def psnr(a_NHWC: np.ndarray, b_NHWC: np.ndarray) -> np.ndarray:
     """Return the peak signal-to-noise ratio of each image in dB, float64, at most ``MAX_PSNR_DB``.
 
     Both sets are uint8 of one shape; the peak is 255; the squared error is averaged over the values of an image.
-
-    Raises:
-        DataError: the sets have different shapes or are not uint8.
     """
-    _check_pair(a_NHWC, b_NHWC)
     mse = np.array([np.square(a.astype(np.float64) - b).mean() for a, b in zip(a_NHWC, b_NHWC, strict=True)])
     with np.errstate(divide="ignore"):
         return np.minimum(10.0 * np.log10(255.0**2 / mse), MAX_PSNR_DB)
@@ -58,9 +42,8 @@ def ssim(a_NHWC: np.ndarray, b_NHWC: np.ndarray, device: torch.device | str = "c
     ``gaussian_weights=True, sigma=1.5, use_sample_covariance=False``.
 
     Raises:
-        DataError: the sets have different shapes, are not uint8, or the images are smaller than the window.
+        DataError: the images are smaller than the window.
     """
-    _check_pair(a_NHWC, b_NHWC)
     if min(a_NHWC.shape[1:3]) < SSIM_WINDOW:
         raise DataError(f"images of {a_NHWC.shape[1:3]} pixels; SSIM needs at least {SSIM_WINDOW} pixels on each side")
     offsets = torch.arange(SSIM_WINDOW, dtype=torch.float64, device=device) - SSIM_WINDOW // 2
@@ -83,13 +66,13 @@ def ssim(a_NHWC: np.ndarray, b_NHWC: np.ndarray, device: torch.device | str = "c
 
 
 @torch.no_grad()
-def encode_batch(autoencoder: LatentCodec, images_NHWC: np.ndarray, device: torch.device | str = "cpu") -> Tensor:
+def encode_batch(autoencoder: Autoencoder, images_NHWC: np.ndarray, device: torch.device | str = "cpu") -> Tensor:
     """Return the latents ``N C h w`` of a batch of uint8 images, on the CPU; the autoencoder is in evaluation mode."""
     return autoencoder.encode(to_pixels(images_NHWC, device)).cpu()
 
 
 @torch.no_grad()
-def decode_batch(autoencoder: LatentCodec, latents_Nchw: Tensor, device: torch.device | str = "cpu") -> np.ndarray:
+def decode_batch(autoencoder: Autoencoder, latents_Nchw: Tensor, device: torch.device | str = "cpu") -> np.ndarray:
     """Return the uint8 images ``N H W C`` of a batch of raw latents, of all channels or a prefix.
 
     Raises:
@@ -102,18 +85,5 @@ def decode_batch(autoencoder: LatentCodec, latents_Nchw: Tensor, device: torch.d
 def lpips(
     module: PerceptualDistance, a_NHWC: np.ndarray, b_NHWC: np.ndarray, device: torch.device | str = "cpu"
 ) -> np.ndarray:
-    """Return the learned perceptual distance of each image, float64, at least 0 and 0 for equal ones (Zhang et al. 2018).
-
-    Raises:
-        DataError: as ``psnr``.
-    """
-    _check_pair(a_NHWC, b_NHWC)
+    """Return the learned perceptual distance of each image, float64, at least 0 and 0 for equal ones (Zhang et al. 2018)."""
     return module(to_pixels(a_NHWC, device), to_pixels(b_NHWC, device)).flatten().double().cpu().numpy()
-
-
-def _check_pair(a: np.ndarray, b: np.ndarray) -> None:
-    if a.shape != b.shape or a.ndim != 4 or a.dtype != np.uint8 or b.dtype != np.uint8:
-        raise DataError(
-            f"images of shape {a.shape} {a.dtype} and {b.shape} {b.dtype}; "
-            "pass two uint8 sets of one shape (N, H, W, C)"
-        )

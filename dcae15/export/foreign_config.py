@@ -190,10 +190,6 @@ def spec_from_config(config: Mapping[str, Any]) -> AutoencoderSpec:
 def official_config(spec: AutoencoderSpec, name: str = "") -> dict[str, str]:
     """Return the config.json of the official layout.
 
-    Args:
-        spec: The graph.
-        name: Name of the model that the weights come from, if they do from one.
-
     Returns:
         ``model_name`` where a published model has this graph (``name`` first), else ``dotlist``: the official code has names
         for published graphs only, and builds others from its dotlist.

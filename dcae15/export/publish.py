@@ -85,9 +85,8 @@ def export_folder(
     if layout == "official":
         name, weights = "model.safetensors", to_official(state_dict, spec)
         config: dict[str, Any] = official_config(spec, manifest.get("model_name", ""))
-        config["scaling_factor"] = (
-            None if origin == _NOT_MEASURED else factor
-        )  # the name alone would say the published one's
+        # null where it was not measured: the name alone would say the published one's
+        config["scaling_factor"] = None if origin == _NOT_MEASURED else factor
     else:
         name, weights = "diffusion_pytorch_model.safetensors", state_dict
         config = diffusers_config(spec, factor)

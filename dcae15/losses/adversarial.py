@@ -40,11 +40,9 @@ class LastLayer:
     The gradient of the loss at the decoder's output is then all that is needed: no autograd graph, so it works as well
     for a decoder that is compiled (whose backward is all or nothing), sharded or wrapped.
 
-    Call `reset` before the decoder's first call of each step: `gradient` may be called any number of times in between.
-    The hook goes away with this object. Creating it drops what torch.compile compiled so far: that code would not call it.
-
-    Args:
-        decoder: the decoder; its last ``nn.Conv2d`` is followed by nothing, or by a pixel shuffle.
+    Call `reset` before the decoder's first call of each step: `gradient` may be called any number of times in between. The hook
+    goes away with this object. Creating it drops what torch.compile compiled so far: that code would not call it. The decoder's
+    last ``nn.Conv2d`` must be followed by nothing, or by a pixel shuffle.
     """
 
     def __init__(self, decoder: nn.Module) -> None:
@@ -68,8 +66,7 @@ class LastLayer:
     def gradient(self, grads_at_reconstructions: Sequence[Tensor]) -> Tensor:
         """Return the gradient at the last convolution's weight, in float32.
 
-        Args:
-            grads_at_reconstructions: the loss's gradient at the decoder's output, for each call since `reset`, in order.
+        Of each call since `reset`, in order, it takes the loss's gradient at the decoder's output.
         """
         if len(self._inputs) != len(grads_at_reconstructions):
             raise RuntimeError(

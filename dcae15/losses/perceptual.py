@@ -119,10 +119,6 @@ class LPIPSFiles(Protocol):
 def load_lpips(files: LPIPSFiles, path: str = "losses.perceptual") -> LPIPS:
     """Read the weights that a configuration names.
 
-    Args:
-        files: where they are.
-        path: where the configuration stands, for messages.
-
     Raises:
         WeightsError: a file cannot be read, has another digest, or holds something else; says which field names it.
     """

@@ -35,13 +35,7 @@ class ChannelRMSNorm(nn.Module):
 
 
 class ResBlock(nn.Module):
-    """conv3x3 -> activation -> conv3x3 (no bias) -> norm, added to the input; shape is kept.
-
-    Args:
-        channels: Channels in and out.
-        norm: ``rms_norm`` or ``batch_norm``.
-        act: ``silu`` or ``relu``.
-    """
+    """conv3x3 -> activation -> conv3x3 (no bias) -> norm, added to the input; shape is kept."""
 
     def __init__(self, channels: int, norm: str = "rms_norm", act: str = "silu"):
         super().__init__()

@@ -8,8 +8,6 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from dcae15.errors import ConfigError
-
 _KERNEL = 4
 _SLOPE = 0.2
 _INITIAL_STD = 0.02  # of weights; norms scatter around 1
@@ -42,7 +40,6 @@ class PatchDiscriminator(nn.Module):
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__()
-        self.least_side = least_image_side(layers)
         widths = [width * min(2**i, 8) for i in range(layers + 1)]
         body: list[nn.Module] = [_conv(3, width, 2), nn.LeakyReLU(_SLOPE)]
         for i in range(1, layers + 1):
@@ -66,13 +63,7 @@ class PatchDiscriminator(nn.Module):
                 nn.init.zeros_(layer.bias)
 
     def forward(self, pixels_BCHW: Tensor) -> Tensor:
-        """Return one logit per patch. Raises ConfigError: the images are too small for even one patch."""
-        height, width = pixels_BCHW.shape[-2:]
-        if min(height, width) < self.least_side:
-            raise ConfigError(
-                f"images of {height}x{width} pixels are too small for the discriminator, which needs at least "
-                f"{self.least_side} on each side; lower adversarial.layers, or train on larger images"
-            )
+        """Return one logit per patch, of images of at least `least_image_side` pixels."""
         return self.head(self.body(pixels_BCHW))
 
 

@@ -25,23 +25,13 @@ class Made:
     uri: str  # of the artifact
     fingerprint: str  # of the artifact
     inputs: Mapping[str, str]  # URIs of what it read, by role
-    facts: Mapping[str, str]  # what the plan said of it
+    facts: Mapping[
+        str, str
+    ]  # what is worth knowing: what the plan said of it; in reports also images, bytes, rejected, parameters
     status: str  # ``done`` or ``reused``
     seconds: float  # that it took now; 0 when it was reused
     figure: str = ""  # the figure of its training curves; empty without any
     label: str = ""  # its line in there
-
-
-@dataclass(frozen=True)
-class StageSummary:
-    """One stage of the pipeline: what ran, what it left, what it took."""
-
-    name: str
-    status: str  # 'done' or 'reused'
-    uri: str  # the artifact
-    fingerprint: str
-    seconds: float
-    details: dict[str, str]  # what is worth knowing: images, shards, bytes, rejected, images/s, parameters
 
 
 @dataclass(frozen=True)
@@ -57,7 +47,7 @@ class ReportData:
     summary: str  # one paragraph
     config_yaml: str  # free of secrets
     environment: dict[str, str]  # free of secrets
-    stages: list[StageSummary]
+    stages: list[Made]
     histories: dict[str, dict[str, Rows]]  # figure -> label of a line -> rows of 'images' and scalars
     reconstruction: dict[str, Rows]  # arm -> rows of 'prefix' and the measures in `measures.RECONSTRUCTION`
     structure: dict[str, Rows]  # arm -> rows of 'prefix' and the measures in `measures.STRUCTURE`

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from PIL import Image
 
 from dcae15 import artifacts, storage, tracking
 from dcae15.config import ARMS, Config, dump, warnings_for
-from dcae15.report.data import Made, ReportData, Rows, StageSummary, in_order
+from dcae15.report.data import Made, ReportData, Rows, in_order
 from dcae15.report.figures import pictures
 from dcae15.report.html import render
 
@@ -22,13 +23,7 @@ def report_uri(config: Config, fingerprint: str) -> str:
 
 
 def write_report(config: Config, made: Sequence[Made], parent: tracking.TrackerSpec) -> str:
-    """Write the report of a finished pipeline, and its pictures beside it and into MLflow; return its URI.
-
-    Args:
-        config: the configuration.
-        made: what its steps made, in order; the last one is the evaluation.
-        parent: the pipeline's run.
-    """
+    """Write the report of a finished pipeline, its pictures beside it and into MLflow; return its URI. The last one evaluates."""
     data = gather(config, made)
     uri = report_uri(config, made[-1].fingerprint)
     folder, tracker, drawn = uri.rsplit("/", 1)[0], tracking.Tracker(parent), pictures(data)
@@ -63,10 +58,7 @@ def gather(config: Config, made: Sequence[Made]) -> ReportData:
         summary=_summary(config, image_set),
         config_yaml=dump(config, {}),
         environment=artifacts.environment(),
-        stages=[
-            StageSummary(s.name, s.status, s.uri, s.fingerprint, s.seconds, {**s.facts, **_details(manifests[s.name])})
-            for s in made
-        ],
+        stages=[replace(step, facts={**step.facts, **_details(manifests[step.name])}) for step in made],
         histories=histories,
         reconstruction=in_order(evaluation.reconstruction, order),
         structure=in_order(evaluation.structure, order),

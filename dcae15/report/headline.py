@@ -84,9 +84,7 @@ def references(generation: dict[str, float], key: str) -> dict[str, float]:
     """Return the reference values of a measure: what they were measured on -> value."""
     start = f"{key}_of_"
     return {
-        name.removeprefix(start).replace("_", " "): value
-        for name, value in generation.items()
-        if name.startswith(start)
+        name.removeprefix(start).replace("_", " "): generation[name] for name in generation if name.startswith(start)
     }
 
 

@@ -9,8 +9,6 @@ import matplotlib
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from dcae15.errors import DataError
-
 CELL_MIN, CELL_MAX = (
     96,
     128,
@@ -32,16 +30,7 @@ def partial_channel_grid(inputs: np.ndarray, reconstructions: np.ndarray, prefix
     Returns:
         A uint8 picture (height, width, 3): row i is image i; column k is its reconstruction from ``prefixes[k]``; the
         last column, set apart, is the input. Small images are enlarged by a whole factor without smoothing.
-
-    Raises:
-        DataError: The shapes or the number of prefixes do not fit each other.
     """
-    if inputs.ndim != 4 or reconstructions.shape != (len(prefixes), *inputs.shape) or not inputs.size:
-        raise DataError(
-            f"a grid needs inputs (N, H, W, 3) and reconstructions (P, N, H, W, 3) for P prefixes, but got inputs "
-            f"{inputs.shape}, reconstructions {reconstructions.shape} and {len(prefixes)} prefixes: pass all three "
-            f"from the same evaluation"
-        )
     columns = [_cells(images) for images in (*reconstructions, inputs)]
     header = [*(f"c = {prefix}" for prefix in prefixes[:-1]), f"all {prefixes[-1]}", "input"]
     rows = [[column[i] for column in columns] for i in range(len(inputs))]
@@ -51,20 +40,12 @@ def partial_channel_grid(inputs: np.ndarray, reconstructions: np.ndarray, prefix
 def channel_mean_grid(inputs: np.ndarray, maps: np.ndarray, prefixes: Sequence[int]) -> np.ndarray:
     """Show the mean over the first c latent channels beside the image, as the paper's Figure 2 does.
 
-    Args:
-        inputs: uint8 (N, H, W, 3), the images.
-        maps: uint8 (P, N, h, w), the stretched maps of each prefix.
-        prefixes: the P numbers of channels averaged, ascending; the last one is all channels.
+    ``maps`` are the stretched maps of each prefix, uint8 (P, N, h, w); the rest is as for `partial_channel_grid`.
 
     Returns:
         A uint8 picture as `partial_channel_grid` makes it; a place of the latent is a block of one colour, from dark (the
         map's minimum) to bright (its maximum).
-
-    Raises:
-        DataError: The shapes or the number of prefixes do not fit each other.
     """
-    if maps.ndim != 4:
-        raise DataError(f"channel means must be maps (P, N, h, w), but have shape {maps.shape}")
     height, width = inputs.shape[1:3]
     coloured = matplotlib.colormaps["viridis"](maps, bytes=True)[..., :3]
     rows, columns = (np.arange(n) * part // n for n, part in ((height, maps.shape[2]), (width, maps.shape[3])))
@@ -74,21 +55,11 @@ def channel_mean_grid(inputs: np.ndarray, maps: np.ndarray, prefixes: Sequence[i
 def sample_grid(samples: dict[str, np.ndarray]) -> np.ndarray:
     """Show samples, class by class.
 
-    Args:
-        samples: class name -> uint8 (K, H, W, 3), all of one size; the name '' draws no label.
+    All are uint8 (K, H, W, 3) of one size; the name '' draws no label.
 
     Returns:
         A uint8 picture (height, width, 3): at most ten samples in a row, the class name at the left of its first row.
-
-    Raises:
-        DataError: There is no image, or the sizes differ.
     """
-    sizes = {images.shape[1:] for images in samples.values()}
-    if len(sizes) != 1 or not all(len(images) for images in samples.values()):
-        raise DataError(
-            f"samples must be uint8 (K, H, W, 3) of one size with K > 0, but there are "
-            f"{ {name: images.shape for name, images in samples.items()} }: leave classes without samples out"
-        )
     rows, names = [], []
     for name, images in samples.items():
         cells = _cells(images)

@@ -146,10 +146,7 @@ def milestone_table(milestones: Rows) -> dict[str, Any]:
     """Lay out what was measured on the way, a line per milestone: ``measures``, and ``lines`` of ``{images, cells}``."""
     keys = [key for key in MEASURES if any(measured(row.get(key)) for row in milestones)]
     lines = [
-        {
-            "images": f"{row['images']:,.0f}",
-            "cells": [number(row.get(key, NAN), MEASURES[key].digits) for key in keys],
-        }
+        {"images": f"{row['images']:,.0f}", "cells": [number(row.get(key, NAN), MEASURES[key].digits) for key in keys]}
         for row in milestones
     ]
     return {"measures": [MEASURES[key] for key in keys], "lines": lines} if lines else {}

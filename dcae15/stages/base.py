@@ -22,17 +22,12 @@ Row = dict[str, float]
 
 @dataclass(frozen=True)
 class View:
-    """What a stage is planned by.
+    """What a stage is planned by."""
 
-    Attributes:
-        config: the configuration, of the stage's arm.
-        given: URIs of artifacts that are used instead of those that the configuration would make, by role.
-        foreign: the graph of the given autoencoder where it is one of other people's.
-    """
-
-    config: Config
+    config: Config  # the configuration, of the stage's arm
+    # URIs of artifacts that are used instead of those that the configuration would make, by role
     given: Mapping[str, str] = field(default_factory=dict)
-    foreign: AutoencoderSpec | None = None
+    foreign: AutoencoderSpec | None = None  # the graph of the given autoencoder where it is one of other people's
 
     @property
     def graph(self) -> AutoencoderSpec:
@@ -59,20 +54,13 @@ class Output:
 
 @dataclass(frozen=True)
 class Context:
-    """What a stage runs with.
+    """What a stage runs with."""
 
-    Attributes:
-        config: the configuration, of the stage's arm.
-        cluster: its verbs run things elsewhere.
-        tracker: the tracked run of the stage.
-        on_row: takes a row of quality over training, as soon as it is measured.
-        reached: tells those that measure along a training that a milestone (images seen) is there; None when nobody does.
-    """
-
-    config: Config
-    cluster: Cluster
-    tracker: TrackerSpec
-    on_row: Callable[[Row], None] = lambda row: None
+    config: Config  # the configuration, of the stage's arm
+    cluster: Cluster  # its verbs run things elsewhere
+    tracker: TrackerSpec  # the tracked run of the stage
+    on_row: Callable[[Row], None] = lambda row: None  # takes a row of quality over training, as soon as it is measured
+    # tells those that measure along a training that a milestone (images seen) is there; None when nobody does
     reached: Callable[[int], None] | None = None
 
 
@@ -81,65 +69,42 @@ Run = Callable[[Context, Mapping[str, str], Output], None]
 
 @dataclass(frozen=True)
 class Variant:
-    """Something else that a stage's script does when it is asked to with ``--name``.
+    """Something else that a stage's script does when it is asked to with ``--name``."""
 
-    Attributes:
-        meaning: for ``--help``.
-        run: takes the configuration, the given artifacts, whether it is a dry run, and what finds the artifact of a role (given,
-            or made by this configuration); returns what to print.
-        inputs: artifacts that only this variant takes: name and meaning.
-    """
-
-    meaning: str
+    meaning: str  # for ``--help``
+    # takes the configuration, the given artifacts, whether it is a dry run, and what finds the artifact of a role (given, or made
+    # by this configuration); returns what to print
     run: Callable[[Config, Mapping[str, str], bool, Callable[[str], str]], str]
-    inputs: Mapping[str, str] = field(default_factory=dict)
+    inputs: Mapping[str, str] = field(default_factory=dict)  # artifacts that only this variant takes: name and meaning
 
 
 @dataclass(frozen=True)
 class Stage:
-    """Everything about a stage.
+    """Everything about a stage."""
 
-    Attributes:
-        name: of the stage and its script.
-        about: what it does, for ``--help``.
-        role: what later stages call its result.
-        makes: the kind of artifact that it leaves.
-        reads: roles of the artifacts that it reads.
-        run: makes the artifact from those that it reads, by role.
-        identity: returns the values of the configuration that can change the result.
-        facts: returns what ``--dry-run`` prints: images, bytes, lengths.
-        active: returns why there is nothing to do, or nothing.
-        ready: raises ConfigError now for what would stop the stage late.
-        optional: roles that it reads where they are there.
-        per_arm: whether it runs once for each arm; then ``role`` is that of the structured one, and others are called by their arm.
-        history: the figure of its training curves in the report; empty without any.
-        along: role of a training that it measures at milestones while that goes on, with `at_milestone`.
-        at_milestone: measures one milestone: takes the context, the artifacts read, the output, and the images seen.
-        curve: returns the rows of quality over training of a finished artifact.
-        sections: top-level sections of the configuration that its script reads; None means all.
-        inputs: artifacts that its script takes: role and meaning.
-        variants: see `Variant`.
-    """
-
-    name: str
-    about: str
-    role: str
-    makes: type[artifacts.Artifact]
-    reads: tuple[str, ...]
-    run: Run
-    identity: Callable[[View], dict[str, Any]]
-    facts: Callable[[View], dict[str, str]]
-    active: Callable[[View], str] = lambda view: ""
-    ready: Callable[[View], None] = lambda view: None
-    optional: tuple[str, ...] = ()
+    name: str  # of the stage and its script
+    about: str  # what it does, for ``--help``
+    role: str  # what later stages call its result
+    makes: type[artifacts.Artifact]  # the kind of artifact that it leaves
+    reads: tuple[str, ...]  # roles of the artifacts that it reads
+    run: Run  # makes the artifact from those that it reads, by role
+    identity: Callable[[View], dict[str, Any]]  # returns the values of the configuration that can change the result
+    facts: Callable[[View], dict[str, str]]  # returns what ``--dry-run`` prints: images, bytes, lengths
+    active: Callable[[View], str] = lambda view: ""  # returns why there is nothing to do, or nothing
+    ready: Callable[[View], None] = lambda view: None  # raises ConfigError now for what would stop the stage late
+    optional: tuple[str, ...] = ()  # roles that it reads where they are there
+    # whether it runs once for each arm; then ``role`` is that of the structured one, and others are called by their arm
     per_arm: bool = False
-    history: str = ""
-    along: str = ""
+    history: str = ""  # the figure of its training curves in the report; empty without any
+    along: str = ""  # role of a training that it measures at milestones while that goes on, with `at_milestone`
+    # measures one milestone: takes the context, the artifacts read, the output, and the images seen
     at_milestone: Callable[[Context, Mapping[str, str], Output, int], None] | None = None
+    # returns the rows of quality over training of a finished artifact
     curve: Callable[[str], Sequence[Row]] = lambda uri: ()
+    # top-level sections of the configuration that its script reads; None means all
     sections: tuple[str, ...] | None = None
-    inputs: Mapping[str, str] = field(default_factory=dict)
-    variants: Mapping[str, Variant] = field(default_factory=dict)
+    inputs: Mapping[str, str] = field(default_factory=dict)  # artifacts that its script takes: role and meaning
+    variants: Mapping[str, Variant] = field(default_factory=dict)  # see `Variant`
 
 
 def needs_diffusion(view: View) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from dcae15.cluster import Cluster
-from dcae15.config import Config, DataConfig
+from dcae15.config import Config
 from dcae15.data import images, inspection, sources
 from dcae15.errors import DataError
 from dcae15.stages.source_opening import by_file, open_source
@@ -30,7 +30,7 @@ def check_images(config: Config, cluster: Cluster) -> str:
     places = _chunks(everything, source.kind)
     chunks = [sources.take(everything, rows) for rows in places]
     found, digests = inspection.SourceFindings(), np.zeros((source.count, 16), np.uint8)
-    work = functools.partial(_inspect, source.kind, config.data)
+    work = functools.partial(inspection.inspect, kind=source.kind, data=config.data)
     parts: dict[int, inspection.SourceFindings] = {}
     pool = cluster.resources.readers()
     for place, part in cluster.map("validate", lambda: work, chunks, pool, size=len, describe=_between):
@@ -43,10 +43,6 @@ def check_images(config: Config, cluster: Cluster) -> str:
     if message := inspection.refusal(source, reasons, config.data.max_bad_fraction):
         raise DataError(f"prepare_images would fail: {message}")
     return "prepare_images would succeed"
-
-
-def _inspect(kind: str, data: DataConfig, chunk: pa.Table) -> inspection.SourceFindings:
-    return inspection.inspect(chunk, kind, data)
 
 
 def _between(chunk: pa.Table) -> str:

@@ -187,15 +187,10 @@ def _write(config: Config, cluster: Cluster, source: Source, uri: str, fingerpri
     ).commit()
 
 
-def drawn_source(config: Config) -> str:
-    """Return the folder that the embedded images are drawn into."""
-    name = fingerprint("shapes", active_fields(config.data.shapes, config))
-    return storage.join(config.storage, "sources", f"shapes-{name}")
-
-
 def draw_shapes(config: Config, cluster: Cluster) -> str:
     """Draw the embedded images as files in ImageNet's layout, once; return their folder."""
-    root = drawn_source(config)
+    name = fingerprint("shapes", active_fields(config.data.shapes, config))
+    root = storage.join(config.storage, "sources", f"shapes-{name}")
     marker, shape = storage.join(root, "complete.json"), config.data.shapes
     if storage.exists(marker):
         return root

@@ -27,11 +27,8 @@ def facts(view: View) -> dict[str, str]:
         count = data.shapes.images + data.shapes.val_images
         images = f"{count:,}" if not data.limit else f"{min(data.limit, count):,} or fewer"
     side = data.resolution
-    return {
-        "source": data.source,
-        "images": images,
-        "each": f"{side}x{side} pixels, {side**2 * 3:,} bytes uncompressed",
-    }
+    each = f"{side}x{side} pixels, {side**2 * 3:,} bytes uncompressed"
+    return {"source": data.source, "images": images, "each": each}
 
 
 def run(context: Context, inputs: Mapping[str, str], output: Output) -> None:

@@ -7,7 +7,6 @@ import functools
 from collections.abc import Sequence
 
 import numpy as np
-import torch
 
 from dcae15 import artifacts
 from dcae15.cluster import Cluster
@@ -21,16 +20,7 @@ from dcae15.stages.shard_writing import ShardPlan, write_shards
 
 
 class EncodeWriter:
-    """Encodes the images of one image shard into one latent shard; runs anywhere, without Ray too.
-
-    Args:
-        root: URI of the latent set.
-        images: URI of the image set.
-        autoencoder: URI of the autoencoder.
-        spec: what a latent is; written into every shard.
-        config: stored type, mirrored copies, batch size.
-        device: where to encode.
-    """
+    """Encodes the images of one image shard into one latent shard; runs anywhere, without Ray too."""
 
     def __init__(
         self, root: str, images: str, autoencoder: str, spec: artifacts.LatentSpec, config: LatentsConfig, device: str
@@ -38,10 +28,6 @@ class EncodeWriter:
         self.root, self.spec, self.config, self.device = root, spec, config, device
         self.image_set = artifacts.ImageSet.open(images)
         self.autoencoder = load_autoencoder(autoencoder).to(device)
-
-    def encode(self, images: np.ndarray) -> torch.Tensor:
-        """Return raw latents (N, C, h, w), float32 on the CPU, of uint8 images (N, H, W, 3)."""
-        return encoding.encode(self.autoencoder, images, self.config.batch_size, self.device)
 
     def write(self, plan: ShardPlan[tuple[artifacts.Shard, bool]]) -> ShardRecord:
         """Write one shard; ``plan.content`` is the image shard and whether to add mirrored copies."""
@@ -54,7 +40,7 @@ class EncodeWriter:
             images = np.concatenate([images, images[:, :, ::-1]])
             flipped += [True] * len(ids)
             ids, labels = ids + [i + encoding.MIRRORED for i in ids], labels * 2
-        latents = self.encode(images)
+        latents = encoding.encode(self.autoencoder, images, self.config.batch_size, self.device)
         digests = [encoding.digest(image) for image in images]
         rows = shards.latent_table(
             ids, labels, latents, flipped, digests, self.config.dtype, dataclasses.asdict(self.spec)

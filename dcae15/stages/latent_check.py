@@ -12,7 +12,7 @@ from dcae15.cluster import Cluster
 from dcae15.config import Config
 from dcae15.data.findings import LatentFindings
 from dcae15.data.latent_set_check import check_whole, plan_checks
-from dcae15.data.shard_check import ShardChecker, ShardTask
+from dcae15.data.shard_check import ShardChecker
 from dcae15.errors import DataError
 from dcae15.library import load_autoencoder
 
@@ -36,7 +36,8 @@ def check_latents(config: Config, cluster: Cluster, *, latents: str, images: str
     network, device = (autoencoder, cluster.device) if encodes else ("", "cpu")
     checker = functools.partial(_checker, latents, images, network, config.latents.batch_size, device)
     pool = cluster.encoders if encodes else replace(cluster.encoders, gpus=0.0)
-    parts = dict(cluster.map("verify", lambda: checker().check, tasks, pool, unit="shards", describe=_shard_of))
+    named = {"unit": "shards", "describe": lambda task: f"shard {task.shard.path}"}
+    parts = dict(cluster.map("verify", lambda: checker().check, tasks, pool, **named))
     results = {task.shard.path: parts[place] for place, task in enumerate(tasks)}
     for part in results.values():
         findings.merge(part.findings)
@@ -47,10 +48,8 @@ def check_latents(config: Config, cluster: Cluster, *, latents: str, images: str
     if images:
         done.append(f"ids, labels and pixels are those of {images}")
     if encodes:
-        again, deviation = (
-            sum(r.encoded_again for r in results.values()),
-            max(r.deviation for r in results.values()),
-        )
+        again = sum(result.encoded_again for result in results.values())
+        deviation = max(result.deviation for result in results.values())
         done.append(
             f"{again} latents encoded again by {autoencoder} differ by at most {deviation:.2g} of their root mean square"
         )
@@ -73,7 +72,3 @@ def describe_latents(latent_set: LatentSet) -> str:
 def _checker(latents: str, images: str, autoencoder: str, batch_size: int, device: str) -> ShardChecker:
     network = load_autoencoder(autoencoder).to(device) if autoencoder else None
     return ShardChecker(latents, images, network, batch_size, device)
-
-
-def _shard_of(task: ShardTask) -> str:
-    return f"shard {task.shard.path}"

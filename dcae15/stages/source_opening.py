@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 
 from dcae15 import artifacts, storage
 from dcae15.cluster import Cluster
-from dcae15.config import Config, DataConfig
+from dcae15.config import Config
 from dcae15.data import shards, sources
 from dcae15.data.shards import ShardRecord
 from dcae15.data.sources import Container, Listing, Selection, Source, parquet
@@ -35,12 +35,7 @@ READERS = 16
 def open_source(config: Config, cluster: Cluster, uri: str, kind: str, *, keep: bool = True) -> Source:
     """List a source, index its containers and take the images that are asked for; say what was found.
 
-    Args:
-        config: the configuration.
-        cluster: the cluster.
-        uri: the source.
-        kind: its kind, or ``auto``.
-        keep: keep the indexes below the storage for the next time; else nothing is written.
+    With ``keep`` the indexes stay below the storage for the next time; else nothing is written.
 
     Raises:
         Dcae15Error: see `sources.find`, `sources.index` and `sources.assemble`.
@@ -48,14 +43,11 @@ def open_source(config: Config, cluster: Cluster, uri: str, kind: str, *, keep: 
     remember = functools.partial(_remember, config.storage) if keep else lambda tar, make: make(tar)
     listing = sources.find(uri, kind, remember)
     tables = _indexed(config, cluster, listing, keep) if listing.containers else []
-    source = sources.assemble(listing, tables, selection_of(config.data))
+    data = config.data
+    selection = Selection(data.val_fraction, data.limit, tuple(data.classes), data.seed)
+    source = sources.assemble(listing, tables, selection)
     print(f"source: {source.describe()}", flush=True)
     return source
-
-
-def selection_of(data: DataConfig) -> Selection:
-    """Return which images a configuration takes."""
-    return Selection(data.val_fraction, data.limit, tuple(data.classes), data.seed)
 
 
 def copy_of(config: Config, source: Source, fingerprint: str) -> str:
@@ -70,12 +62,6 @@ def unpack(root: str, cluster: Cluster, source: Source, images: str) -> Source:
     """Copy the images of Parquet files into plain files below the storage, so that shards can read them in any order.
 
     A call that was cut off is continued by the next. A file beside the copy says what it is for, see `remove_copies`.
-
-    Args:
-        root: the folder for the copy, see `copy_of`.
-        cluster: the cluster.
-        source: the source.
-        images: URI of the image set that will be made of the copy.
 
     Returns:
         The source with the images where they are now.

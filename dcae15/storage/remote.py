@@ -38,11 +38,8 @@ def environment() -> dict[str, str]:
     # Servers other than AWS refuse the checksum trailers that recent clients send by default.
     os.environ.setdefault("AWS_REQUEST_CHECKSUM_CALCULATION", "when_required")
     os.environ.setdefault("AWS_RESPONSE_CHECKSUM_VALIDATION", "when_required")
-    return {
-        name: value
-        for name, value in os.environ.items()
-        if name.startswith("AWS_") and not _MACHINE_VARIABLES.fullmatch(name)
-    }
+    names = [name for name in os.environ if name.startswith("AWS_") and not _MACHINE_VARIABLES.fullmatch(name)]
+    return {name: os.environ[name] for name in names}
 
 
 def read(uri: str) -> bytes:

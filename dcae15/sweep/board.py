@@ -22,10 +22,7 @@ PRINT_SECONDS = 30.0
 class Board:
     """Reads the records of the trials and prints them as a table when they changed.
 
-    Args:
-        sweep: the sweep.
-        folder: URI of its folder.
-        trials: that are known; a search adds others.
+    It begins with the trials that are known; a search adds others.
     """
 
     def __init__(self, sweep: Sweep, folder: str, trials: Sequence[Trial]) -> None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
+from dcae15.config import field_type
 from dcae15.errors import ConfigError, nearest
-from dcae15.sweep.file import Figure, Range, Sweep, type_of
+from dcae15.sweep.file import Figure, Range, Sweep
 
 OURS = {
     "seed": "give them in 'seeds'",
@@ -56,7 +57,7 @@ def _space(sweep: Sweep) -> Iterator[str]:
 
 
 def _range(path: str, values: Range) -> Iterator[str]:
-    kind = type_of(path)
+    kind = field_type(path)
     if kind not in ("int", "float"):
         yield f"is a range, but the field holds no number ({kind}); give a list of values"
         return
@@ -81,7 +82,7 @@ def _points(sweep: Sweep) -> float:
     for path, values in sweep.space.items():
         if not isinstance(values, Range):
             count *= len(values)
-        elif values.step or type_of(path) == "int":
+        elif values.step or field_type(path) == "int":
             count *= math.floor((values.high - values.low) / (values.step or 1) + 1e-9) + 1
         else:
             return math.inf

@@ -73,11 +73,7 @@ def parse(argv: Sequence[str], description: str, folder: Path) -> SweepCommand:
 def open_sweep(name: str, folder: Path, scale: str = "", own: Mapping[str, Any] | None = None) -> Sweep:
     """Return the sweep of a name, or of a YAML file.
 
-    Args:
-        name: of a file below the folder, without ending; or path or URI of one.
-        folder: of configurations; see `FOLDERS`.
-        scale: name of the scale.
-        own: keys of `OWN` that take the place of the file's.
+    Names are those of files below ``folder``, see `FOLDERS`; ``own`` has keys of `OWN` that take the place of the file's.
 
     Raises:
         ConfigError: there is none, or its file cannot work.

@@ -62,9 +62,7 @@ def curve_names(config: Config) -> set[str]:
 def check_metrics(sweep: Sweep, configs: Sequence[Config]) -> None:
     """Refuse a sweep that asks for a metric that no stage reports.
 
-    Args:
-        sweep: names metrics to compare by and to show.
-        configs: of its trials, and of those that it includes; or some that stand for them.
+    ``configs`` are those of its trials and of those that it includes, or some that stand for them.
 
     Raises:
         ConfigError: names the file, the metric and the nearest ones. What trials are compared by must be reported by all of them,

@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 
+import yaml
+
 from dcae15 import artifacts, storage
 from dcae15.report.html import data_uri, page_environment
 from dcae15.report.measures import duration, measured
@@ -21,12 +23,10 @@ from dcae15.sweep.tables import (
     is_search,
     metric_number,
     settings,
-    settings_yaml,
     shown_metrics,
     stage_tables,
     trials_csv,
     trials_table,
-    without_secrets,
 )
 from dcae15.sweep.trials import Trial
 
@@ -36,10 +36,7 @@ PAGE, TRIALS, NUMBERS = "sweep.html", "trials.csv", "sweep.json"
 def write_page(sweep: Sweep, records: Sequence[Trial], folder: str) -> tuple[str, str]:
     """Write ``sweep.html``, ``trials.csv`` (a line per trial) and ``sweep.json`` (settings, records, best trial) into a folder.
 
-    Args:
-        sweep: the sweep or study.
-        records: of its trials, and of those of the sweeps that it includes; in any state.
-        folder: path or URI to write to.
+    The records are those of its trials and of the sweeps that it includes, in any state.
 
     Returns:
         The URI of the page, and the page.
@@ -48,7 +45,7 @@ def write_page(sweep: Sweep, records: Sequence[Trial], folder: str) -> tuple[str
         StorageError: the folder cannot be written to.
     """
     created = artifacts.now()
-    records = [without_secrets(record) for record in records]
+    records = [Trial(**cleaned(dataclasses.asdict(record), finite=False)) for record in records]
     best = next(iter(ranked(sweep, records)), None)
     numbers = {
         "created": created,
@@ -64,13 +61,7 @@ def write_page(sweep: Sweep, records: Sequence[Trial], folder: str) -> tuple[str
 
 
 def render_sweep(sweep: Sweep, records: Records, created: str) -> str:
-    """Return the page: pictures and styles inlined, no scripts, nothing loaded from elsewhere; all text is escaped.
-
-    Args:
-        sweep: the sweep or study.
-        records: see `write_page`; free of secrets.
-        created: when.
-    """
+    """Return the page of records without secrets: all inlined, no scripts, nothing loaded from elsewhere; texts are escaped."""
     environment = page_environment()
     environment.filters.update(data_uri=data_uri, metric_label=metric_label, metric_notes=metric_notes, short=short)
     best = next(iter(ranked(sweep, records)), None)
@@ -98,7 +89,7 @@ def render_sweep(sweep: Sweep, records: Records, created: str) -> str:
         stages=stages,
         made=made,
         saved=saved,
-        settings=settings_yaml(sweep),
+        settings=yaml.safe_dump(settings(sweep), sort_keys=False, allow_unicode=True, width=110),
         files=(TRIALS, NUMBERS),
     )
 

@@ -50,12 +50,7 @@ def read_text(uri: str) -> str:
         raise ConfigError(f"{redact(uri)} is not a text file") from error
 
 
-def sweep_from_yaml(
-    text: str,
-    origin: str,
-    scale: str = "",
-    own: Mapping[str, Any] | None = None,
-) -> Sweep:
+def sweep_from_yaml(text: str, origin: str, scale: str = "", own: Mapping[str, Any] | None = None) -> Sweep:
     """Read a sweep's file.
 
     Its keys are the fields of `Sweep`; ``scales`` (by name: keys that take the place of the file's own, or with ``set``

@@ -34,11 +34,6 @@ Open = Callable[[str], Sweep]
 def run_sweep(sweep: Sweep, overrides: Sequence[str], open_included: Open) -> str:
     """Run every trial that has not ended, also those of included sweeps, and write the page; return its URI.
 
-    Args:
-        sweep: the sweep.
-        overrides: ``key=value`` words for all trials.
-        open_included: opens what ``sweep.include`` names.
-
     Raises:
         ConfigError: the sweep cannot work.
         TrainingError: no trial finished.

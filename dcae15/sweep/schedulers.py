@@ -10,9 +10,9 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 
 from dcae15.cluster import Resources
 from dcae15.cluster.tune import Halving, Search
-from dcae15.config import Config
+from dcae15.config import Config, field_type
 from dcae15.errors import ConfigError
-from dcae15.sweep.file import Range, Sweep, type_of
+from dcae15.sweep.file import Range, Sweep
 from dcae15.sweep.records import latest
 from dcae15.sweep.trials import Trial
 
@@ -41,7 +41,7 @@ def search(sweep: Sweep, records: Sequence[Trial]) -> Search:
 def _distribution(path: str, domain: Range | Sequence[object]) -> BaseDistribution:
     if not isinstance(domain, Range):
         return CategoricalDistribution(list(domain))  # pyright: ignore[reportArgumentType]
-    if type_of(path) == "int":
+    if field_type(path) == "int":
         return IntDistribution(int(domain.low), int(domain.high), log=domain.log, step=int(domain.step) or 1)
     return FloatDistribution(domain.low, domain.high, log=domain.log, step=domain.step or None)
 

@@ -9,8 +9,6 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import yaml
-
 from dcae15.channels import LANDMARKS
 from dcae15.redaction import redact
 from dcae15.report.html import link
@@ -194,16 +192,6 @@ def settings(sweep: Sweep) -> dict[str, Any]:
         for name, value in given.items()
         if (value != plain[name] or name == "name") and name != "layers"
     }
-
-
-def settings_yaml(sweep: Sweep) -> str:
-    """Return the settings as YAML."""
-    return yaml.safe_dump(settings(sweep), sort_keys=False, allow_unicode=True, width=110)
-
-
-def without_secrets(record: Trial) -> Trial:
-    """Return the record with the credentials in all its texts masked."""
-    return Trial(**cleaned(dataclasses.asdict(record), finite=False))
 
 
 def cleaned(value: Any, *, finite: bool = True) -> Any:

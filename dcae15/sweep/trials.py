@@ -12,9 +12,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from dcae15.config import PHASES, Config, Layer, build, check, from_overrides, overlaid
+from dcae15.config import PHASES, Config, Layer, build, check, field_type, from_overrides, overlaid
 from dcae15.errors import ConfigError, InvalidConfigError
-from dcae15.sweep.file import Range, Sweep, Value, type_of
+from dcae15.sweep.file import Range, Sweep, Value
 
 Point = dict[str, Value]
 SCRIPT = "pipelines/full.py"
@@ -30,39 +30,26 @@ STATUSES = ("waiting", "running", "finished", "stopped", "failed")
 
 @dataclass(frozen=True)
 class Trial:
-    """One pipeline of a sweep, and what became of it.
+    """One pipeline of a sweep, and what became of it."""
 
-    Attributes:
-        id: 10 hex digits, named by arm, seed and values: the same in every run of the sweep.
-        sweep: name of its sweep or study.
-        arm: its arm; empty in a sweep without arms.
-        seed: of the pipeline.
-        values: what the search chose, by dotted path; without the arm's own values.
-        status: one of `STATUSES`; ``stopped`` means early, by the scheduler.
-        error: why it failed; else empty.
-        seconds: that it ran, over all attempts.
-        metrics: final numbers by name, such as ``frechet_distance.generated`` or ``psnr.structured.quarter``.
-        curve: what was measured at each milestone: ``images`` (seen) and metrics by name.
-        stages: of its pipeline by name: ``uri``, ``fingerprint``, ``ran`` (False: another trial or run made it) and ``seconds``.
-        command: the command that runs this pipeline alone.
-        report: URI of the pipeline's own report; empty until it is there.
-        run_id: MLflow's id of its run; empty where nothing is tracked.
-    """
-
-    id: str
-    sweep: str
-    arm: str = ""
-    seed: int = 0
+    id: str  # 10 hex digits, named by arm, seed and values: the same in every run of the sweep
+    sweep: str  # name of its sweep or study
+    arm: str = ""  # its arm; empty in a sweep without arms
+    seed: int = 0  # of the pipeline
+    # what the search chose, by dotted path; without the arm's own values
     values: dict[str, Any] = field(default_factory=dict)
-    status: str = "waiting"
-    error: str = ""
-    seconds: float = 0.0
+    status: str = "waiting"  # one of `STATUSES`; ``stopped`` means early, by the scheduler
+    error: str = ""  # why it failed; else empty
+    seconds: float = 0.0  # that it ran, over all attempts
+    # final numbers by name, such as ``frechet_distance.generated`` or ``psnr.structured.quarter``
     metrics: dict[str, float] = field(default_factory=dict)
+    # what was measured at each milestone: ``images`` (seen) and metrics by name
     curve: list[dict[str, float]] = field(default_factory=list)
+    # of its pipeline by name: ``uri``, ``fingerprint``, ``ran`` (False: another trial or run made it) and ``seconds``
     stages: dict[str, dict[str, Any]] = field(default_factory=dict)
-    command: str = ""
-    report: str = ""
-    run_id: str = ""
+    command: str = ""  # the command that runs this pipeline alone
+    report: str = ""  # URI of the pipeline's own report; empty until it is there
+    run_id: str = ""  # MLflow's id of its run; empty where nothing is tracked
 
     @property
     def ended(self) -> bool:
@@ -106,7 +93,7 @@ def _product(sweep: Sweep, values: Mapping[str, Sequence[Value] | Range]) -> Ite
 
 
 def _ends(path: str, values: Range) -> list[Value]:
-    return [int(end) if type_of(path) == "int" else end for end in (values.low, values.high)]
+    return [int(end) if field_type(path) == "int" else end for end in (values.low, values.high)]
 
 
 def corners(sweep: Sweep) -> list[Trial]:
@@ -133,7 +120,7 @@ def _draw(path: str, values: tuple[Value, ...] | Range, share: float) -> Value:
     """Return the value at a share of 0 to 1 (exclusive) of a list or range."""
     if not isinstance(values, Range):
         return values[int(share * len(values))]
-    low, high, whole = values.low, values.high, type_of(path) == "int"
+    low, high, whole = values.low, values.high, field_type(path) == "int"
     if values.log:
         drawn = math.exp(math.log(low) + share * (math.log(high + whole) - math.log(low)))
     elif values.step or whole:
@@ -182,7 +169,7 @@ def _word(path: str, value: Value) -> str:
         return json.dumps([{}] * value) if isinstance(value, int) else str(value)
     if isinstance(value, str):
         return value
-    if type_of(path) == "str":
+    if field_type(path) == "str":
         return ("yes" if value else "no") if isinstance(value, bool) else str(value)
     return json.dumps(value)
 

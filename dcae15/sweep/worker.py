@@ -41,11 +41,8 @@ class Job:
 def run_trial(job: Job, trial: Trial, report: Callable[[float], None]) -> float | None:
     """Run the pipeline of a trial, or what is left of it. What goes wrong is written into its record, not raised.
 
-    Args:
-        job: what all trials are told.
-        trial: which one.
-        report: called with the sweep's metric at every milestone but the end, where there is nothing to save by stopping; it
-            may never return, when the trial is stopped there.
+    ``report`` is called with the sweep's metric at every milestone but the end, where there is nothing to save by stopping; it may
+    never return, when the trial is stopped there.
 
     Returns:
         The trial's final value of the sweep's metric; None when it failed.

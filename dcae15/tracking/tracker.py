@@ -115,11 +115,8 @@ class Tracker:
             self._last_steps[name] = max(metric.step for metric in history)
             self._metrics_before.remove(name)
         now = int(time.time() * 1000)
-        new = [
-            Metric(name, float(value), now, step)
-            for name, value in values.items()
-            if step > self._last_steps.get(name, -1)
-        ]
+        later = {name: float(value) for name, value in values.items() if step > self._last_steps.get(name, -1)}
+        new = [Metric(name, value, now, step) for name, value in later.items()]
         for start in range(0, len(new), _MOST_METRICS):
             client.log_batch(self._spec.run_id, metrics=new[start : start + _MOST_METRICS])
         self._last_steps.update((metric.key, step) for metric in new)

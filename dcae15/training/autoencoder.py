@@ -26,14 +26,7 @@ from dcae15.training.trainer import Phase
 
 
 def train_autoencoder(
-    config: Config,
-    *,
-    images: str,
-    uri: str,
-    fingerprint: str,
-    runtime: Runtime,
-    tracker: Tracker,
-    initial: str = "",
+    config: Config, *, images: str, uri: str, fingerprint: str, runtime: Runtime, tracker: Tracker, initial: str = ""
 ) -> None:
     """Train the autoencoder on the image set at ``images`` and write the artifact to ``uri``.
 

@@ -19,12 +19,7 @@ log = logging.getLogger(__name__)
 
 
 class Checkpoints:
-    """The checkpoints of one training run.
-
-    Args:
-        uri: their folder.
-        keep: how many to keep.
-    """
+    """The checkpoints of one training run."""
 
     def __init__(self, uri: str, keep: int = 2) -> None:
         self.uri = uri
@@ -38,7 +33,7 @@ class Checkpoints:
         buffer = io.BytesIO()
         torch.save(state, buffer)
         data = buffer.getvalue()
-        name = _name(images_seen)
+        name = f"{images_seen:012d}.pt"
         for abandoned in (other for other in self._complete() if other > name):
             self._remove(abandoned)
         storage.write_bytes(storage.join(self.uri, name), data)
@@ -82,7 +77,3 @@ class Checkpoints:
     def _complete(self) -> list[str]:
         present = {info.path for info in storage.list_files(self.uri)}
         return sorted(path for path in present if path.endswith(".pt") and path + ".json" in present)
-
-
-def _name(images_seen: int) -> str:
-    return f"{images_seen:012d}.pt"

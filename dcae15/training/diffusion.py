@@ -34,16 +34,8 @@ def train_diffusion(
 ) -> None:
     """Train the denoiser on the latent set at ``latents`` and write the artifact to ``uri``.
 
-    At each of ``diffusion.milestones`` the averaged weights are written as an artifact of their own, see `snapshot_uri`.
-
-    Args:
-        config: what to train.
-        latents: URI of the latent set.
-        uri: where to write.
-        fingerprint: what names the result.
-        runtime: this process among its peers.
-        tracker: where metrics go.
-        until: stop at the first milestone of at least so many images, if it is before the end; a later call goes on from there.
+    At each of ``diffusion.milestones`` the averaged weights are written as an artifact of their own, see `snapshot_uri`. It stops
+    at the first milestone of at least ``until`` images, if it is before the end; a later call goes on from there.
     """
     latent_set = artifacts.LatentSet.open(latents)
     settings, latent = config.diffusion, latent_set.spec

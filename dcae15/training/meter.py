@@ -13,12 +13,7 @@ Row = dict[str, float]
 
 
 class Meter:
-    """Averages between two rows of the history.
-
-    Args:
-        batch_size: images of a step, over all workers.
-        runtime: this process among its peers.
-    """
+    """Averages between two rows of the history."""
 
     def __init__(self, batch_size: int, runtime: Runtime) -> None:
         self.batch_size, self.runtime = batch_size, runtime

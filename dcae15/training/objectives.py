@@ -16,11 +16,9 @@ from dcae15.channels import Kept, Prefix, as_mask, keep, rows
 from dcae15.config import AdversarialConfig, DiffusionConfig, LossesConfig
 from dcae15.data.loader import Batch
 from dcae15.data.pixels import to_pixels
-from dcae15.losses import LossTerms
+from dcae15.losses import LossTerms, l1, latent_health
 from dcae15.losses.adversarial import LastLayer, adaptive_weight, generator_loss, hinge_discriminator_loss
-from dcae15.losses.health import latent_health
 from dcae15.losses.perceptual import LPIPS
-from dcae15.losses.reconstruction import l1
 from dcae15.models.autoencoder import Autoencoder
 from dcae15.models.discriminator import PatchDiscriminator
 from dcae15.models.dit import DiT
@@ -29,21 +27,16 @@ from dcae15.training.randomness import StepRandomness
 
 
 class Objective(Protocol):
-    """What the loop trains.
-
-    Attributes:
-        network: the network; its state dict is what a checkpoint holds.
-        critic: another objective, whose network learns from what ``forward`` hands to it; None without a discriminator.
-    """
+    """What the loop trains."""
 
     @property
     def network(self) -> nn.Module:
-        """See above."""
+        """The network; its state dict is what a checkpoint holds."""
         ...
 
     @property
     def critic(self) -> CriticObjective | None:
-        """See above."""
+        """Another objective, whose network learns from what ``forward`` hands to it; None without a discriminator."""
         ...
 
     def draw(self, batch: Batch, randomness: StepRandomness) -> tuple[Any, ...]:

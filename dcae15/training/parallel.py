@@ -28,10 +28,7 @@ T = TypeVar("T")
 def parallelise(objective: Any, config: TrainingConfig, runtime: Runtime) -> nn.Module:
     """Apply the switches to an objective's network, in this order.
 
-    Args:
-        objective: a module that holds the network; both are changed in place.
-        config: the switches.
-        runtime: this process among its peers.
+    Both the objective and its network are changed in place.
 
     Returns:
         What to call in the objective's place: it averages gradients over the workers, see `averaging`.
@@ -41,10 +38,14 @@ def parallelise(objective: Any, config: TrainingConfig, runtime: Runtime) -> nn.
     if config.activation_checkpointing:
         recompute(network)
     if config.compile:
-        compile_(network)
+        for root in _roots(network):
+            root.compile()
     if sharded:
         shard(network, config, runtime)
-    return replicate(objective, runtime) if runtime.world > 1 and not sharded else objective
+    if runtime.world == 1 or sharded:
+        return objective
+    devices = [runtime.device] if runtime.device.type == "cuda" else None
+    return DistributedDataParallel(objective, device_ids=devices, gradient_as_bucket_view=True, broadcast_buffers=False)
 
 
 def beside(network: nn.Module, config: TrainingConfig, runtime: Runtime) -> None:
@@ -71,12 +72,6 @@ def recompute(network: nn.Module) -> None:
         )
 
 
-def compile_(network: nn.Module) -> None:
-    """Compile what a step calls."""
-    for root in _roots(network):
-        root.compile()
-
-
 def shard(network: nn.Module, config: TrainingConfig, runtime: Runtime) -> None:
     """Share out parameters, gradients and optimizer state over the workers (FSDP2)."""
     from torch.distributed.device_mesh import init_device_mesh
@@ -90,18 +85,10 @@ def shard(network: nn.Module, config: TrainingConfig, runtime: Runtime) -> None:
             root.register_forward_pre_hook(_channels_last_inputs)
 
 
-def replicate(objective: nn.Module, runtime: Runtime) -> nn.Module:
-    """Keep whole weights on every worker (DDP)."""
-    devices = [runtime.device] if runtime.device.type == "cuda" else None
-    return DistributedDataParallel(objective, device_ids=devices, gradient_as_bucket_view=True, broadcast_buffers=False)
-
-
 def averaging(step: nn.Module, on: bool) -> AbstractContextManager[None]:
     """Average gradients over the workers in the backward pass within, or keep them for a later one.
 
-    Args:
-        step: what `parallelise` returned.
-        on: whether to average.
+    ``step`` is what `parallelise` returned.
     """
     if isinstance(step, DistributedDataParallel):
         return nullcontext() if on else step.no_sync()

@@ -79,11 +79,7 @@ def require_frozen(
 ) -> list[str]:
     """Return the trainable parameters that a phase left as they were, on every worker; all must call this together.
 
-    Args:
-        before: digests of the weights at the phase's begin; only the first worker's are read.
-        weights: at its end; only the first worker's are read.
-        trainable: names of what may change, see `changeable`.
-        runtime: this process among its peers.
+    ``before`` and ``weights`` are those of the phase's begin and end, of which only the first worker's are read; see `changeable`.
 
     Raises:
         TrainingError: something frozen has changed; the result must not be used. On every worker.

@@ -11,22 +11,12 @@ from dcae15.training.trainer import Phase, Row, TrainState
 
 
 class Progress:
-    """Shows a line, tracks metrics and looks for trouble at every row of the history.
-
-    Args:
-        stage: name in the lines.
-        phases: of the run.
-        tracker: where metrics go.
-        show: shows a line.
-
-    Attributes:
-        warnings: what was noticed, one sentence each, in order.
-    """
+    """Shows a line, tracks metrics and looks for trouble at every row of the history."""
 
     def __init__(self, stage: str, phases: Sequence[Phase], tracker: Tracker, show: Callable[[str], None]) -> None:
         self.stage, self.phases, self.tracker, self.show = stage, phases, tracker, show
         self.began = time.perf_counter()
-        self.warnings: list[str] = []
+        self.warnings: list[str] = []  # what was noticed, one sentence each, in order
         self._guards = Guards()
         self._phase = -1  # of the last row; -1 before the first
 
@@ -45,7 +35,7 @@ class Progress:
         eta = int((time.perf_counter() - self.began) / done * left)
         self.show(
             f"{self.stage}: {row['images']:,.0f}/{total:,} images  loss {row['loss']:.4f}  "
-            f"{row['images_per_second']:,.0f} images/s  data wait {row['data_wait']:.1%}  ETA {eta // 60}:{eta % 60:02d}",
+            f"{row['images_per_second']:,.0f} images/s  data wait {row['data_wait']:.1%}  ETA {eta // 60}:{eta % 60:02d}"
         )
         for message in self._guards.observe(row):
             self.warn(message)

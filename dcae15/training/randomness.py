@@ -17,23 +17,14 @@ def generator(seed: int, purpose: str, images_seen: int, device: torch.device | 
 
 @dataclass(frozen=True)
 class StepRandomness:
-    """Draws for the global batch, of which a rank takes its own rows: so 1, 2 or 8 workers see the same numbers.
+    """Draws for the global batch, of which a rank takes its own rows: so 1, 2 or 8 workers see the same numbers."""
 
-    Attributes:
-        seed: the run's seed.
-        images_seen: images seen before this step.
-        batch_size: rows of the global batch.
-        rank: this worker.
-        world: all workers.
-        device: where the numbers are made.
-    """
-
-    seed: int
-    images_seen: int
-    batch_size: int
-    rank: int
-    world: int
-    device: torch.device
+    seed: int  # the run's seed
+    images_seen: int  # images seen before this step
+    batch_size: int  # rows of the global batch
+    rank: int  # this worker
+    world: int  # all workers
+    device: torch.device  # where the numbers are made
 
     @property
     def first(self) -> int:

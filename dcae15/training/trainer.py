@@ -29,61 +29,40 @@ Weights = dict[str, Tensor]
 
 @dataclass(frozen=True)
 class Phase:
-    """A part of a training run; it begins with the averaged weights of the one before, and a new optimizer.
+    """A part of a training run; it begins with the averaged weights of the one before, and a new optimizer."""
 
-    Attributes:
-        name: for people.
-        training: lengths, optimizer, switches, intervals.
-        first: images seen, in the whole run, when it begins.
-        last: images seen when it ends: ``first`` and its length, rounded up to whole batches.
-        objective: makes what it trains from a network, and freezes what it does not.
-        batches: makes the stream of batches from the images seen so far in the run.
-        milestones: images seen, in the whole run, after which the averaged weights are handed out.
-    """
-
-    name: str
-    training: TrainingConfig
-    first: int
-    last: int
-    objective: Callable[[Any], Objective]
+    name: str  # for people
+    training: TrainingConfig  # lengths, optimizer, switches, intervals
+    first: int  # images seen, in the whole run, when it begins
+    last: int  # images seen when it ends: ``first`` and its length, rounded up to whole batches
+    objective: Callable[[Any], Objective]  # makes what it trains from a network, and freezes what it does not
+    # makes the stream of batches from the images seen so far in the run
     batches: Callable[[int], Generator[Batch, None, None]]
-    milestones: tuple[int, ...] = ()
+    milestones: tuple[int, ...] = ()  # images seen, in the whole run, after which the averaged weights are handed out
 
 
 @dataclass
 class TrainState:
-    """Where a training run is.
+    """Where a training run is."""
 
-    Attributes:
-        images_seen: images seen by all workers together, in all phases.
-        phase: index of the phase.
-        history: one row per log interval: images, phase, loss, learning_rate, gradient_norm, images_per_second, data_wait, ...
-        resumed_from: images seen when this process took over; 0 for a fresh start.
-        begun: digests of the weights when the phase began; empty before it begins.
-        unmoved: trainable parameters that a phase left as they were, by the phase's name.
-    """
-
-    images_seen: int = 0
-    phase: int = 0
+    images_seen: int = 0  # images seen by all workers together, in all phases
+    phase: int = 0  # index of the phase
+    # one row per log interval: images, phase, loss, learning_rate, gradient_norm, images_per_second, data_wait, ...
     history: list[Row] = field(default_factory=list)
-    resumed_from: int = 0
+    resumed_from: int = 0  # images seen when this process took over; 0 for a fresh start
+    # digests of the weights when the phase began; empty before it begins
     begun: dict[str, str] = field(default_factory=dict)
+    # trainable parameters that a phase left as they were, by the phase's name
     unmoved: dict[str, list[str]] = field(default_factory=dict)
 
 
 @dataclass
 class Trained:
-    """The result, with weights on the first worker and nothing in their place on the others.
+    """The result, with weights on the first worker and nothing in their place on the others."""
 
-    Attributes:
-        weights: of the last step.
-        average: of the last phase.
-        state: where the run ended.
-    """
-
-    weights: Weights
-    average: Weights
-    state: TrainState
+    weights: Weights  # of the last step
+    average: Weights  # of the last phase
+    state: TrainState  # where the run ended
 
 
 def train(
@@ -180,13 +159,7 @@ def train(
 
 
 class Learner:
-    """A network, the objective that it learns from, and its optimizer: AdamW, which does not decay vectors.
-
-    Args:
-        objective: holds the network, of which parts may be frozen.
-        config: optimizer and switches.
-        runtime: this process among its peers.
-    """
+    """A network, the objective that it learns from, and its optimizer: AdamW, which does not decay vectors."""
 
     def __init__(self, objective: Any, config: TrainingConfig, runtime: Runtime) -> None:
         self.objective, self.config, self.runtime = objective, config, runtime

@@ -18,8 +18,9 @@ SCRIPT = """
 import sys
 from dcae15 import tracking
 from dcae15.config import build, from_overrides
-from dcae15.orchestration import measure
 from dcae15.cluster import Cluster
+from dcae15.stages.base import Context, Output
+from dcae15.stages.evaluation import STAGE
 
 root = sys.argv[1]
 config = build([from_overrides([f"storage={root}", "evaluation.feature_images=64", "evaluation.channel_images=4"])])[0]
@@ -27,7 +28,7 @@ parent = tracking.start_pipeline_run(config, root, "test")
 child = tracking.start_stage_run(parent, "evaluate", "f" * 16, {})
 inputs = {"images": f"{root}/i", "autoencoder": f"{root}/a", "baseline": f"{root}/b", "random": f"{root}/c"}
 with Cluster(config) as cluster:
-    measure.evaluate(config, cluster, child, inputs, uri=f"{root}/evaluation", fingerprint="f" * 16)
+    STAGE.run(Context(config, cluster, child), inputs, Output(f"{root}/evaluation", "f" * 16))
 """
 
 

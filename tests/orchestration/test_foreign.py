@@ -17,7 +17,7 @@ from dcae15.artifacts import Evaluation, ImageSet, LatentSet
 from dcae15.data import shards
 from dcae15.data.pixels import to_pixels
 from dcae15.export.foreign_config import official_dotlist, spec_from_official
-from dcae15.export.layouts import build, from_official
+from dcae15.export.layouts import build_autoencoder, from_official
 from dcae15.models.presets import GRAPH_FIELDS
 from dcae15.models.spec import AutoencoderSpec
 from tests.conftest import Finished
@@ -69,7 +69,7 @@ def test_official_weights_compute_the_same_and_are_exported_without_a_stage_befo
         assert all(torch.equal(file.get_tensor(key), value) for key, value in weights.items())
     (imported,) = (tmp_path / "storage" / "autoencoder").iterdir()
     pixels = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0)) * 2 - 1
-    ours, theirs = dcae15.load_autoencoder(str(imported)), build(from_official(weights, spec), spec)
+    ours, theirs = dcae15.load_autoencoder(str(imported)), build_autoencoder(from_official(weights, spec), spec)
     with torch.no_grad():
         latents = theirs.encode(pixels)
         assert torch.equal(ours.encode(pixels), latents) and torch.equal(ours.decode(latents), theirs.decode(latents))
@@ -112,7 +112,7 @@ def test_the_scripts_take_foreign_weights(finished: Finished, place, tmp_path):
     diffusers = pytest.importorskip("diffusers", reason="diffusers is a test dependency only")
     name = "dcae10_f8c16"
     spec, weights = golden(name)
-    reference = build(from_official(weights, spec), spec)
+    reference = build_autoencoder(from_official(weights, spec), spec)
     images = ImageSet.open(str(finished.artifacts["prepare_images"]))
     base = [*words(name, tmp_path / "storage"), f"images={images.uri}", "tracking.enabled=false"]
     base += ["latents.dtype=float32", f"autoencoder={official_file(tmp_path, name)}"]

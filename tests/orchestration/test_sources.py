@@ -12,7 +12,7 @@ from dcae15.cluster import Cluster
 from dcae15.config import Config
 from dcae15.data.sources import KINDS
 from dcae15.errors import DataError
-from dcae15.stages.image_check import validate
+from dcae15.stages.image_check import check_images
 from tests import layouts
 from tests.preparing import below, prepared, settings
 
@@ -81,7 +81,7 @@ def test_validation_reports_and_writes_nothing(cluster, tmp_path, capsys):
     items[40] = replace(items[40], data=items[5].data)
     items[55] = replace(items[55], data=items[5].data)
     source = layouts.as_parquet(tmp_path / "source", items)
-    assert validate(settings(str(tmp_path), source), cluster) == "prepare_images would succeed"
+    assert check_images(settings(str(tmp_path), source), cluster) == "prepare_images would succeed"
     text = capsys.readouterr().out
     for line in (
         "(parquet): 48 training and 12 validation images of 3 classes; 2 other files ignored",
@@ -95,7 +95,7 @@ def test_validation_reports_and_writes_nothing(cluster, tmp_path, capsys):
         assert line in text, text
     assert below(f"{tmp_path}/out") == []
     with pytest.raises(DataError, match=r"would fail: 4 of 60 images .*max_bad_fraction=0.05"):
-        validate(settings(str(tmp_path), source, max_bad_fraction=0.05), cluster)
+        check_images(settings(str(tmp_path), source, max_bad_fraction=0.05), cluster)
 
 
 def test_damage_is_named_by_the_task_that_finds_it(cluster, tmp_path):

@@ -7,15 +7,16 @@ import shutil
 
 import numpy as np
 import pytest
-from dcae15.orchestration import verify
 
 from dcae15 import artifacts, open_latents
 from dcae15.cluster import Cluster
 from dcae15.config import Config, LatentsConfig
 from dcae15.errors import ArtifactError, DataError
+from dcae15.pipeline import find
 from dcae15.plan import plan
 from dcae15.stages.latent_caching import cache_latents
 from dcae15.stages.latent_check import check_latents
+from dcae15.stages.latents import verify
 from tests.latent_sets import make_autoencoder, make_images, make_latents
 from tests.snippets import blocks, run
 
@@ -69,32 +70,36 @@ def test_a_set_is_cached_verified_damaged_found_and_mended(tmp_path, monkeypatch
             assert np.array_equal(value.astype(np.float32), latents[place[name]][0].numpy())
 
 
+def would_verify(config: Config, **given: str) -> str:
+    return verify(config, given, dry_run=True, find=lambda role: find(config, role, given))
+
+
 def test_a_dry_run_says_what_would_be_checked_and_what_is_not_there(tmp_path):
     images, autoencoder = make_images(str(tmp_path / "images")), make_autoencoder(str(tmp_path / "autoencoder"))
     latents = make_latents(str(tmp_path / "set"), images, autoencoder)
     config = Config(storage=str(tmp_path))
-    text = verify.verify_latents(config, {"latents": latents, "images": images}, dry_run=True)
+    text = would_verify(config, latents=latents, images=images)
     assert text.startswith(f"would verify {latents}, train 11, val 5 latents of 4x4x4 float16 in 4 shards")
     assert text.endswith("against images")
-    with pytest.raises(ArtifactError, match=r"no latent set of this configuration.*latents=URI"):
-        verify.verify_latents(config, {}, dry_run=True)
-    (stage,) = [stage for stage in plan(config) if stage.name == "cache_latents"]
-    shutil.copytree(latents, stage.uri)
-    assert stage.uri in verify.verify_latents(config, {}, dry_run=True)
+    with pytest.raises(ArtifactError, match=r"no latents of this configuration.*latents=URI"):
+        would_verify(config)
+    (step,) = [step for step in plan(config).steps if step.name == "cache_latents"]
+    shutil.copytree(latents, step.output.uri)
+    assert step.output.uri in would_verify(config)
 
 
 def test_the_plan_of_a_resolution_is_that_of_the_images_where_it_is_the_same(tmp_path):
     images = make_images(str(tmp_path / "images"))
     config = Config(storage=str(tmp_path))
 
-    def stage(resolution: int):
+    def step(resolution: int):
         given = {"images": images, "autoencoder": make_autoencoder(str(tmp_path / "autoencoder"))}
-        stages = plan(config.changed(latents=LatentsConfig(resolution=resolution)), given)
-        return next(stage for stage in stages if stage.name == "cache_latents")
+        steps = plan(config.changed(latents=LatentsConfig(resolution=resolution)), given).steps
+        return next(step for step in steps if step.name == "cache_latents")
 
-    assert stage(0).fingerprint == stage(16).fingerprint != stage(8).fingerprint
-    assert stage(0).facts["each"] == "4x4x4 float16, 128 bytes"
-    assert stage(8).facts == {
+    assert step(0).output.fingerprint == step(16).output.fingerprint != step(8).output.fingerprint
+    assert step(0).facts["each"] == "4x4x4 float16, 128 bytes"
+    assert step(8).facts == {
         "images": "every image once, reduced from 16 to 8 pixels",
         "each": "4x2x2 float16, 32 bytes",
     }

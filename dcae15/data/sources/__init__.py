@@ -48,10 +48,7 @@ _CONTAINERS: dict[str, tuple[str, ...]] = {"parquet": (".parquet",), "webdataset
 def find(uri: str, kind: str = "auto", remember: Remember = lambda tar, make: make(tar)) -> Listing:
     """List a source and say what kind it is.
 
-    Args:
-        uri: a folder, a tar, a Parquet file or a list; local or remote.
-        kind: one of `KINDS`; ``auto`` decides by the names of the files.
-        remember: keeps the index of a tar of tars, see `imagenet_tars.containers`.
+    ``remember`` keeps the index of a tar of tars, see `imagenet_tars.containers`.
 
     Raises:
         ConfigError: the kind is unknown, or more than one fits and nobody said which.

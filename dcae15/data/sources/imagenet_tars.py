@@ -38,10 +38,7 @@ Remember = Callable[[Container, Callable[[Container], pa.Table]], pa.Table]
 def containers(uri: str, files: Sequence[FileInfo], remember: Remember) -> list[Container]:
     """Return a container for each class's tar inside of the training tar, and one for the validation tar.
 
-    Args:
-        uri: the folder.
-        files: what is in it.
-        remember: calls `class_tars`, which takes a request for each class, or knows what it returned.
+    ``remember`` calls `class_tars`, which takes a request for each class, or knows what it returned.
 
     Raises:
         DataError: a file is missing, or the training tar holds something else than tars of classes.

@@ -90,11 +90,7 @@ def names_beside(
 ) -> tuple[str, ...]:
     """Return the name of each label as the texts beside them say; the number where there is none.
 
-    Args:
-        labels: all labels, at least 0.
-        texts: a name beside each label, or null.
-        where: describes row i in messages.
-        names: names of labels without text, if known.
+    ``names`` has names of labels without text, if known; ``where`` describes row i in messages.
 
     Raises:
         DataError: a label has two names, or a name two labels.

@@ -28,9 +28,9 @@ def test_batches_do_not_depend_on_the_shards(tmp_path, encoding, limit, count):
 def test_by_shard_and_at_once(tmp_path):
     images = image_set(str(tmp_path), [10, 1, 30])
     assert [len(labels) for _, labels in ImageStream(images, "train", 15).by_shard()] == [10, 1, 4]
-    held, labels = load_images(images, "train", 12)
+    held, labels = load_images(images, 12)
     assert labels.tolist() == list(range(12)) and (held == labels[:, None, None, None]).all()
-    assert len(load_images(images, "train")[1]) == 41
+    assert len(load_images(images)[1]) == 41
 
 
 def test_memory_is_that_of_a_few_shards(tmp_path):

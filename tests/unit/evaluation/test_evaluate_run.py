@@ -13,7 +13,7 @@ from dcae15.config import build, from_overrides
 from dcae15.data import shards
 from dcae15.errors import ConfigError
 from dcae15.evaluation import evaluate_run
-from dcae15.evaluation.evaluate_run import evaluate, features_of, read_pictures
+from dcae15.evaluation.evaluate_run import evaluate, features_of
 from dcae15.models.autoencoder import Autoencoder
 from dcae15.models.spec import AutoencoderSpec
 from tests.unit.evaluation.codecs import scenes
@@ -99,12 +99,12 @@ def test_without_generated_images_there_is_no_generation(without_samples):
     assert evaluation.generation == {}
     assert "solver" not in evaluation.protocol
     assert evaluation.protocol["reference_count"] == "20"
-    assert "samples" not in read_pictures(evaluation.uri)
+    assert "samples" not in artifacts.read_pictures(evaluation.uri)
     assert not any("generated" in name for name in scalars)
 
 
 def test_pictures_hold_reconstructions_and_channel_means(without_samples):
-    pictures = read_pictures(without_samples[0].uri)
+    pictures = artifacts.read_pictures(without_samples[0].uri)
     assert set(pictures) == {"inputs"} | {
         f"{what}.{arm}" for what in ("reconstructions", "channel_means") for arm in ("structured", "theirs")
     }
@@ -147,7 +147,7 @@ def test_generated_images_and_lpips_are_measured_where_given(place: Path):
     assert evaluation.generation["images"] == 12
     assert scalars["evaluation/frechet_distance.generated"] == evaluation.generation["frechet_distance"]
     assert evaluation.protocol["count"] == "12" and evaluation.protocol["solver"] == "heun"
-    assert read_pictures(evaluation.uri)["samples"].shape == (2, 2, 32, 32, 3)
+    assert artifacts.read_pictures(evaluation.uri)["samples"].shape == (2, 2, 32, 32, 3)
     assert all(row["lpips"] > 0 for row in evaluation.reconstruction["theirs"])
 
 

@@ -80,12 +80,3 @@ def test_features_that_are_not_finite_are_refused():
     features[2, 1] = np.nan
     with pytest.raises(DataError, match="1 of 4 feature vectors"):
         statistics_of(features)
-    with pytest.raises(DataError, match="not finite"):
-        frechet_distance(gaussian([np.inf, 0], np.eye(2)), gaussian([0, 0], np.eye(2)))
-
-
-def test_features_of_another_network_are_refused():
-    with pytest.raises(DataError, match="2 and 3 dimensions"):
-        frechet_distance(gaussian([0, 0], np.eye(2)), gaussian([0, 0, 0], np.eye(3)))
-    with pytest.raises(DataError, match=r"expect \(N, 2\)"):
-        FeatureStatistics.empty(2).update(np.zeros((5, 3)))

@@ -56,14 +56,6 @@ def test_duplicates_have_a_radius_of_zero():
     assert precision_recall(real, real) == (1.0, 1.0)
 
 
-@pytest.mark.parametrize(
-    ("real", "generated", "message"),
-    [
-        (np.zeros((3, 2)), np.zeros((9, 2)), "3 real and 9 generated"),
-        (np.zeros((9, 2)), np.zeros((9, 3)), "same feature network"),
-        (np.zeros((9, 2)), np.full((9, 2), np.nan), "not finite"),
-    ],
-)
-def test_wrong_features_are_refused(real, generated, message):
-    with pytest.raises(DataError, match=message):
-        precision_recall(real, generated, neighbours=3)
+def test_too_few_images_are_refused():
+    with pytest.raises(DataError, match="3 real and 9 generated"):
+        precision_recall(np.zeros((3, 2)), np.zeros((9, 2)), neighbours=3)

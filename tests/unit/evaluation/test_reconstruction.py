@@ -73,14 +73,6 @@ def test_each_prefix_adds_detail_and_all_channels_are_lossless(photographs):
     assert np.abs(gap).max() <= 0.5 + 1e-3, "the first channels alone are the means of blocks"
 
 
-@pytest.mark.parametrize("metric", [psnr, ssim])
-def test_sets_that_do_not_match_are_refused(metric, photographs):
-    with pytest.raises(DataError, match="two uint8 sets"):
-        metric(photographs, photographs[:2])
-    with pytest.raises(DataError, match="two uint8 sets"):
-        metric(photographs, photographs / 255)
-
-
 def test_ssim_of_tiny_images_is_refused():
     with pytest.raises(DataError, match="at least 11 pixels"):
         ssim(*np.zeros((2, 1, 8, 16, 3), np.uint8))
@@ -92,5 +84,3 @@ def test_lpips_takes_pixels(photographs, damaged):
 
     expected = np.square(photographs / 127.5 - damaged / 127.5).mean(axis=(1, 2, 3))
     np.testing.assert_allclose(lpips(stand_in, photographs, damaged), expected, rtol=1e-5)
-    with pytest.raises(DataError, match="two uint8 sets"):
-        lpips(stand_in, photographs, damaged[:1])

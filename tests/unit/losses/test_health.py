@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from dcae15.losses.health import latent_health
+from dcae15.losses import latent_health
 
 
 def latents(channels=8, seed=0):

@@ -3,7 +3,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from dcae15.report.data import ReportData, StageSummary
+from dcae15.report.data import Made, ReportData
 from dcae15.report.figures import pictures
 from dcae15.report.html import render
 
@@ -126,9 +126,7 @@ def report_data(side: int = 32, images: int = 8) -> ReportData:
         config_yaml="name: shapes\nseed: 0\nautoencoder:\n  latent_channels: 32\n",
         environment={"dcae15": "0.1.0", "torch": "2.13.0+cpu", "python": "3.12.3", "processors": "2 x CPU"},
         stages=[
-            StageSummary(
-                name, status, f"/data/dcae15/{name.split()[0]}/{i}f3a9c2b7d5e8046", f"{i}f3a9c2b7d5e8046", s, d
-            )
+            Made(name, f"/data/dcae15/{name.split()[0]}/{i}f3a9c2b7d5e8046", f"{i}f3a9c2b7d5e8046", {}, d, status, s)
             for i, (name, status, s, d) in enumerate(stages)
         ],
         histories={

@@ -37,7 +37,7 @@ def test_what_was_measured_on_the_way_is_shown(tmp_path: Path):
     steps = [made("measure_milestones", str(tmp_path / "milestones")), made("evaluate", uri, images=images)]
     data = gather(config, steps)
     assert [(stage.name, stage.status, stage.seconds) for stage in data.stages][1] == ("evaluate", "done", 2.5)
-    assert data.stages[1].details["images"] == "as planned"
+    assert data.stages[1].facts["images"] == "as planned"
     page = render(data, pictures(data))
     assert "<h2>Quality over training</h2>" in page
     assert '<td class="number">128,000</td><td class="number">2.50</td>' in page

@@ -8,7 +8,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from dcae15.report import figures, html
-from dcae15.report.data import ReportData, StageSummary
+from dcae15.report.data import Made, ReportData
 from dcae15.report.html import link
 from dcae15.report.plots import png
 from tests.unit.report.conftest import html_of, report_data
@@ -83,7 +83,7 @@ def test_sections_stand_in_reading_order(data: ReportData):
 
 
 def test_hostile_text_is_shown_not_run(data: ReportData):
-    stage = StageSummary(EVIL, EVIL, "javascript:alert(1)", EVIL, 1.0, {EVIL: EVIL})
+    stage = Made(EVIL, "javascript:alert(1)", EVIL, {}, {EVIL: EVIL}, EVIL, 1.0)
     hostile = dataclasses.replace(
         data,
         **dict.fromkeys(("title", "created", "summary", "config_yaml"), EVIL),
