@@ -48,10 +48,19 @@ def nodes() -> Iterator[Nodes]:
             nodes.shutdown()
 
 
+@pytest.fixture
+def cluster(bare: Cluster, nodes: Nodes) -> Cluster:
+    """A cluster with the CPUs of one node, also where the test of growth, which adds it, is not among those that run."""
+    if not ray.cluster_resources().get("CPU"):
+        nodes.add_node(num_cpus=2)
+    return bare
+
+
 @pytest.fixture(scope="module")
-def cluster(nodes: Nodes, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    """A cluster without any CPU at first: see the first test."""
+def bare(nodes: Nodes, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """A cluster without any CPU at first, which is joined: see the first test."""
     with Cluster(Config(storage=str(tmp_path_factory.mktemp("storage")))) as cluster:
+        cluster.join()
         yield cluster
 
 
@@ -59,16 +68,16 @@ def run(cluster: Cluster, make, items, pool: Pool = ONE, **options) -> dict[int,
     return dict(cluster.map("test", make, items, pool, unit="things", **options))
 
 
-def test_a_pool_grows_onto_nodes_that_join_later(cluster, nodes, tmp_path):
+def test_a_pool_grows_onto_nodes_that_join_later(bare, nodes, tmp_path):
     def where(item: int) -> str:
         (tmp_path / str(item)).touch()
         while len(list(tmp_path.iterdir())) < 2:  # two run side by side, or this never ends
             threading.Event().wait(0.02)
         return ray.get_runtime_context().get_node_id()
 
-    assert cluster.resources.cpus == 0
+    assert bare.resources.cpus == 0
     with ThreadPoolExecutor(1) as thread:
-        found = thread.submit(run, cluster, lambda: where, range(2), Pool(least=1, most=0))
+        found = thread.submit(run, bare, lambda: where, range(2), Pool(least=1, most=0))
         wait_until(lambda: bool(living()), 60, "an actor is asked for, which has nowhere to run")
         node = nodes.add_node(num_cpus=2)
         assert set(found.result(120).values()) == {node.node_id}
