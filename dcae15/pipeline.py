@@ -140,7 +140,7 @@ def _absent(config: Config, stage: Stage, given: Mapping[str, str] | None) -> li
     if not (stage.optional and given and set(given) & set(stage.reads)):
         return []
     steps = {step.role: step for step in plan(config, given).steps}
-    return [role for role in stage.optional if role not in given and not (role in steps and steps[role].done)]
+    return [role for role in stage.optional if role in steps and role not in given and not steps[role].done]
 
 
 def require_ready(steps: Sequence[Step]) -> None:

@@ -134,7 +134,7 @@ OPERATIONS: dict[str, tuple[Callable[[str], object], object, list[str]]] = {
     "read_bytes": (lambda root: storage.read_bytes(f"{root}/file"), b"data", ["file"]),
     "open_read": (lambda root: storage.open_read(f"{root}/file").read(), b"data", ["file"]),
     "read_range": (lambda root: storage.read_range(f"{root}/file", 1, 2), b"at", ["file"]),
-    "size": (lambda root: storage.size(f"{root}/file"), 4, ["file"]),
+    "size": (lambda root: storage.file_info(f"{root}/file").size, 4, ["file"]),
     "write_bytes": (lambda root: storage.write_bytes(f"{root}/new", b"new"), None, ["file", "new"]),
     "create_bytes": (lambda root: storage.create_bytes(f"{root}/claim", b"new"), True, ["claim", "file"]),
     "exists": (lambda root: storage.exists(f"{root}/file"), True, ["file"]),

@@ -131,7 +131,7 @@ def test_the_scripts_take_foreign_weights(finished: Finished, place, tmp_path):
 
     done = place.run("evaluate", *base)
     assert done.code == 0, done.err
-    assert "without its baseline, generated images, which are not there" in done.out
+    assert "without baseline, denoiser, samples, which are not there" in done.out
     assert done.stages("reused") == ["import_autoencoder"] and done.stages("runs") == ["evaluate"]
     evaluation = Evaluation.open(done.artifact)
     assert [row["prefix"] for row in evaluation.reconstruction["structured"]] == [2, 4, 8, 16]

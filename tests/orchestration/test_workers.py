@@ -79,6 +79,6 @@ def test_a_gradient_that_explodes_is_one_sentence_and_no_retries(place, images, 
 def test_more_workers_than_the_machine_has_is_said_at_once(place, images, tmp_path):
     root = tmp_path / "storage"
     images(root)
-    done = train(place, root, "scaling.num_workers=512")
+    done = train(place, root, "scaling.num_workers=512", "autoencoder.training.batch_size=512")
     assert done.code == 2
     assert "scaling.num_workers=512" in done.err
