@@ -19,6 +19,7 @@ from dcae15 import storage
 from dcae15.cluster.resources import THREADS
 from dcae15.config import Config, Layer, build, check, dump, fields_help, from_overrides, from_yaml, warnings_for
 from dcae15.errors import ConfigError, Dcae15Error, StorageError, nearest
+from dcae15.errors import command as called
 from dcae15.redaction import redact
 from dcae15.stages import STAGES
 from dcae15.stages.base import Stage
@@ -235,7 +236,7 @@ def _parser(command: Command) -> argparse.ArgumentParser:
     width = _terminal_width()
     words = [*(f"{name}=URI" for name in command.required), *(f"[{name}=URI]" for name in command.optional)]
     own = "".join(f"[--{name}] " for name in command.flags)
-    usage = f"python pipelines/{command.name}.py [--config FILE]... [--print-config] [--dry-run] {own}"
+    usage = f"{called(command.name)} [--config FILE]... [--print-config] [--dry-run] {own}"
     parser = argparse.ArgumentParser(
         prog=f"{command.name}.py",
         usage=" ".join([usage.strip(), *words, "[key=value ...]"]),

@@ -1,7 +1,9 @@
 """What users can do wrong: each error says what is wrong, where, and how to mend it."""
 
 import difflib
+import sys
 from collections.abc import Collection
+from pathlib import PurePath
 
 
 class Dcae15Error(Exception):
@@ -40,3 +42,9 @@ def nearest(word: str, words: Collection[str]) -> str:
     """Return a hint such as ``; did you mean 'cosine'?``, or nothing when no word comes near."""
     close = difflib.get_close_matches(word, words, n=1, cutoff=0.6)
     return f"; did you mean '{close[0]}'?" if close else ""
+
+
+def command(name: str) -> str:
+    """Return how a user calls a command, after the way this process was called: by ``dcae15``, or by its script."""
+    installed = PurePath(sys.argv[0]).stem == "dcae15"
+    return f"dcae15 {name}" if installed else f"python pipelines/{name}.py"

@@ -11,7 +11,7 @@ from dcae15 import artifacts, storage, tracking
 from dcae15.artifacts.claims import claim
 from dcae15.cluster import Cluster
 from dcae15.config import Config
-from dcae15.errors import ArtifactError, ConfigError, Dcae15Error
+from dcae15.errors import ArtifactError, ConfigError, Dcae15Error, command
 from dcae15.plan import Plan, Step, describe, plan, require_inputs
 from dcae15.report.data import Made
 from dcae15.stages import FOREIGN, STAGES
@@ -98,7 +98,7 @@ def run_stage(config: Config, stage: Stage, given: Mapping[str, str]) -> None:
     if after:
         reads = after[0].inputs.items() if given else ()  # what was given is not in the configuration
         inputs = "".join(f" {role}={uri}" for role, uri in reads if uri in made or role in given)
-        print(f"next: python pipelines/{after[0].stage.name}.py{inputs} with the same configuration")
+        print(f"next: {command(after[0].stage.name)}{inputs} with the same configuration")
 
 
 def _steps_of(planned: Plan, stage: Stage) -> list[Step]:
@@ -129,7 +129,7 @@ def find(config: Config, role: str, given: Mapping[str, str]) -> str:
         step.stage.run(Context(config, Cluster(config), tracking.TrackerSpec()), step.inputs, step.output)
     if not step.done:
         raise ArtifactError(
-            f"there is no {role} of this configuration at {step.output.uri}; run `python pipelines/{step.stage.name}.py` with the "
+            f"there is no {role} of this configuration at {step.output.uri}; run `{command(step.stage.name)}` with the "
             f"same configuration first, or pass {role}=URI"
         )
     return step.output.uri

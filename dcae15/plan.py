@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from dcae15 import artifacts, storage
 from dcae15.config import ARMS, Config, autoencoder_spec, fingerprint, with_arm
 from dcae15.config.arms import STRUCTURED
-from dcae15.errors import ArtifactError
+from dcae15.errors import ArtifactError, command
 from dcae15.stages import FOREIGN, STAGES
 from dcae15.stages.base import Output, Stage, View
 
@@ -159,6 +159,6 @@ def require_inputs(steps: Sequence[Step], everything: Plan, given: Mapping[str, 
             if uri in makers and uri not in made and not artifacts.finished(uri):
                 without = f" (without {' and '.join(f'{name}=URI' for name in given)})" if given else ""
                 raise ArtifactError(
-                    f"{step.name} needs {role} at {uri}, which is not there; run `python pipelines/{makers[uri].stage.name}.py` "
+                    f"{step.name} needs {role} at {uri}, which is not there; run `{command(makers[uri].stage.name)}` "
                     f"with the same configuration{without} first, or pass {role}=URI"
                 )

@@ -7,6 +7,7 @@ from typing import Any
 
 from dcae15 import artifacts
 from dcae15.config import Config, active_fields
+from dcae15.errors import command
 from dcae15.stages.base import Context, Output, Stage, Variant, View, needs_diffusion
 
 
@@ -60,8 +61,8 @@ def verify(config: Config, inputs: Mapping[str, str], dry_run: bool, find: Calla
 STAGE = Stage(
     "cache_latents",
     "Encode every image of an image set into a latent set, with any autoencoder; or, with --verify, check a latent set.\n\n"
-    "python pipelines/cache_latents.py images=URI autoencoder=URI\n"
-    "python pipelines/cache_latents.py --verify latents=URI images=URI autoencoder=URI",
+    f"{command('cache_latents')} images=URI autoencoder=URI\n"
+    f"{command('cache_latents')} --verify latents=URI images=URI autoencoder=URI",
     role="latents",
     makes=artifacts.LatentSet,
     reads=("images", "autoencoder"),

@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from dcae15.errors import ConfigError, nearest
+from dcae15.errors import ConfigError, command, nearest
 from dcae15.sweep.file import Sweep
 from dcae15.sweep.reading import read_text, sweep_from_yaml
 
@@ -41,11 +41,11 @@ same command; trials that failed are tried again."""
 
 def run_sweep_command(argv: Sequence[str]) -> None:
     """Run the sweep of a command line, or print its plan."""
-    command = parse(argv, ABOUT, CONFIGS)
+    asked = parse(argv, ABOUT, CONFIGS)
     from dcae15.sweep.run import dry_run, run_sweep  # which load torch and Ray
 
-    arguments = command.sweep, command.overrides, command.open
-    print(dry_run(*arguments) if command.dry_run else f"report: {run_sweep(*arguments)}")
+    arguments = asked.sweep, asked.overrides, asked.open
+    print(dry_run(*arguments) if asked.dry_run else f"report: {run_sweep(*arguments)}")
 
 
 def parse(argv: Sequence[str], description: str, folder: Path) -> SweepCommand:
@@ -96,7 +96,7 @@ def _names(folder: Path) -> dict[str, Path]:
 def _parser(description: str, epilog: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="sweep.py",
-        usage="python pipelines/sweep.py (--study NAME | --sweep FILE) [--scale NAME] [--dry-run] [key=value ...]",
+        usage=f"{command('sweep')} (--study NAME | --sweep FILE) [--scale NAME] [--dry-run] [key=value ...]",
         description=description.strip(),
         epilog=epilog,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -110,7 +110,7 @@ def _parser(description: str, epilog: str) -> argparse.ArgumentParser:
     parser.add_argument(
         "--dry-run", action="store_true", help="print the trials and the stages that they share, then stop"
     )
-    meaning = f"fields of all trials, which `python pipelines/full.py --help` lists, or {', '.join(OWN)} of the sweep"
+    meaning = f"fields of all trials, which `{command('full')} --help` lists, or {', '.join(OWN)} of the sweep"
     parser.add_argument("words", nargs="*", metavar="key=value", help=meaning)
     return parser
 

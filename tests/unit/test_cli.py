@@ -206,3 +206,13 @@ def test_help_and_wrong_inputs_are_quick(words, code):
     )
     assert done.returncode == code
     assert done.stdout.endswith("set()\n")
+
+
+@pytest.mark.parametrize(
+    ("called", "shown"), [("/env/bin/dcae15", "dcae15 sample"), ("x.py", "python pipelines/sample.py")]
+)
+def test_commands_are_named_as_the_user_called_them(called, shown, capsys, monkeypatch):
+    monkeypatch.setattr(sys, "argv", [called])
+    with pytest.raises(SystemExit):
+        cli.script("sample", ["--help"])
+    assert capsys.readouterr().out.startswith(f"usage: {shown} [--config FILE]")
