@@ -36,6 +36,15 @@ class DataConfig(Section):
     kind: Literal["auto", "folder", "imagenet_tars", "parquet", "webdataset", "list"] = option(
         "auto", "what source is; 'auto' decides by the names of the files and says what it took", active_if=_OWN
     )
+    labels: Literal["auto", "top", "leaf", "none"] = option(
+        "auto",
+        "what says the class of an image: 'auto' its label, else the layout of the folders; 'top' the first folder below the "
+        "split, 'leaf' all folders down to the image, 'none' nothing: all images are one class",
+        active_if=_OWN,
+    )
+    join: bool = option(
+        False, "take several sets side by side in source as one, instead of asking which", active_if=_OWN
+    )
     classes: list[str] = option([], "take only the classes of these names, and number them anew; [] takes all")
     shapes: ShapesConfig = section(
         ShapesConfig, "the embedded images; read only when source is 'shapes'", active_if=when("source", "shapes")

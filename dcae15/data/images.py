@@ -15,7 +15,6 @@ from PIL.PngImagePlugin import PngImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
-from dcae15.data.formats import format_of
 from dcae15.errors import DataError
 
 Pixels = NDArray[np.uint8]

@@ -15,6 +15,7 @@ from PIL import Image
 
 from dcae15.config import DataConfig
 from dcae15.data import images as image_codec
+from dcae15.data.formats import format_of
 from dcae15.data.sources import Source, parquet
 from dcae15.data.sources.reading import read_images
 
@@ -58,7 +59,7 @@ def inspect(images: pa.Table, kind: str, data: DataConfig) -> SourceFindings:
         digests.append(hashlib.blake2b(content, digest_size=_DIGEST).digest() if content else bytes(_DIGEST))
         found.bytes += len(content or b"")
         if content:
-            found.formats[image_codec.format_of(content)] += 1
+            found.formats[format_of(content)] += 1
         try:
             if content is None:
                 raise image_codec.BadImage("missing", "there is no such file")
@@ -133,22 +134,28 @@ def report(source: Source, found: SourceFindings, digests: NDArray[np.uint8]) ->
     return "\n".join(lines)
 
 
-def acceptable(total: int, bad: int, left_out: int, share: float) -> bool:
-    """Tell whether an image set can be made: few enough images are bad, and some are left."""
-    return bad <= share * total and bad + left_out < total
-
-
 def refusal(source: Source, reasons: Mapping[str, int], share: float, examples: Sequence[str] = ()) -> str:
-    """Return why an image set cannot be made, and what to do; empty when it can."""
-    total, left_out = source.count, reasons.get(image_codec.LEFT_OUT, 0)
+    """Return why an image set cannot be made, and what to do; empty when it can.
+
+    Args:
+        source: the source.
+        reasons: images by the reason why they cannot be used; what the source itself left out is among them.
+        share: the largest share of them that is allowed.
+        examples: images that cannot be used, with their reasons.
+    """
+    total, left_out = source.count + sum(source.lost.values()), reasons.get(image_codec.LEFT_OUT, 0)
     bad = sum(reasons.values()) - left_out
-    if acceptable(total, bad, left_out, share):
+    if bad <= share * total and bad + left_out < total:
         return ""
-    first = f" First ones: {'; '.join(examples)}." if examples else ""
+    unused = [part for part in source.left_out if not part.expected]
+    named = [*(f"{part.examples[0]}: {part.reason}" for part in unused), *examples]
+    first = f" First ones: {'; '.join(named)}." if named else ""
     if bad > share * total:
+        mending = "; ".join(dict.fromkeys(part.mending for part in unused if part.mending))
         return (
             f"{bad:,} of {total:,} images of {source.uri} cannot be used ({_counts(reasons)}), more than "
-            f"data.max_bad_fraction={share} allows.{first} Repair or remove them, or raise data.max_bad_fraction."
+            f"data.max_bad_fraction={share} allows.{first} "
+            f"{mending[:1].upper() + mending[1:] if mending else 'Repair or remove them'}, or raise data.max_bad_fraction."
         )
     larger = " Lower data.resolution, or set data.upscale=true." if left_out else ""
     return f"none of the {total:,} images of {source.uri} can be used ({_counts(reasons)}).{first}{larger}"

@@ -106,14 +106,23 @@ def read_shard(
 
 
 def image_table(
-    ids: Sequence[str], labels: Sequence[int], images: Sequence[bytes], metadata: dict[str, Any]
+    ids: Sequence[str],
+    labels: Sequence[int],
+    images: Sequence[bytes],
+    metadata: dict[str, Any],
+    captions: Sequence[str | None] = (),
 ) -> pa.Table:
-    """Build the rows of an image shard; ``images`` are PNG files or raw H x W x 3 bytes, as ``metadata`` says."""
+    """Build the rows of an image shard; ``images`` are PNG files or raw H x W x 3 bytes, as ``metadata`` says.
+
+    There is a column ``caption`` only where one of the images has one.
+    """
     columns = {
         "id": pa.array(ids, pa.string()),
         "label": pa.array(labels, pa.int32()),
         "image": pa.array(images, pa.binary()),
     }
+    if any(text is not None for text in captions):
+        columns["caption"] = pa.array(captions, pa.string())
     return pa.table(columns).replace_schema_metadata({"dcae15": json.dumps(metadata)})
 
 

@@ -39,7 +39,7 @@ def check_images(config: Config, cluster: Cluster) -> str:
     for place in sorted(parts):  # the same examples however fast each part was
         found.add(parts[place])
     print(inspection.report(source, found, digests), flush=True)
-    reasons = found.bad + Counter({images.LEFT_OUT: found.left_out})
+    reasons = Counter(source.lost) + found.bad + Counter({images.LEFT_OUT: found.left_out})
     if message := inspection.refusal(source, reasons, config.data.max_bad_fraction):
         raise DataError(f"prepare_images would fail: {message}")
     return "prepare_images would succeed"

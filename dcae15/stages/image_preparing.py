@@ -46,8 +46,9 @@ class PrepareWriter:
         images = _RawImages(self._memory(plan.count)) if self._side_by_side else []
         rejected: list[dict[str, str]] = []
         left_out = 0
-        names, numbers = (plan.content.column(name).to_pylist() for name in ("id", "label"))
-        for name, label, data in zip(names, numbers, read_images(plan.content), strict=True):
+        captions: list[str | None] = []
+        content = [plan.content.column(name).to_pylist() for name in ("id", "label", "caption")]
+        for name, label, caption, data in zip(*content, read_images(plan.content), strict=True):
             try:
                 images.append(self._prepare(data))
             except image_codec.BadImage as error:
@@ -58,9 +59,11 @@ class PrepareWriter:
                 continue
             ids.append(name)
             labels.append(label)
+            captions.append(caption)
         metadata = {"encoding": self.data.encoding, "crop": self.data.crop, "resolution": self.data.resolution}
         statistics = {image_codec.LEFT_OUT: left_out} if left_out else {}
-        table = shards.image_table(ids, labels, images.column() if isinstance(images, _RawImages) else images, metadata)
+        pixels = images.column() if isinstance(images, _RawImages) else images
+        table = shards.image_table(ids, labels, pixels, metadata, captions)
         return shards.write_shard(self.root, plan.path, table, rejected=rejected, statistics=statistics)
 
     def _prepare(self, data: bytes | None) -> Any:
@@ -156,6 +159,7 @@ def _write(config: Config, cluster: Cluster, source: Source, uri: str, fingerpri
     }
 
     losses = _Losses(uri, source, data.max_bad_fraction)
+    losses.check()  # what the source itself leaves out may be too much
     records = write_shards(
         cluster,
         "prepare_images",
@@ -184,7 +188,7 @@ def _write(config: Config, cluster: Cluster, source: Source, uri: str, fingerpri
         splits=splits,
         rejected=losses.reasons(),
         source=data.source,
-    ).commit()
+    ).commit(**({"captions": source.captions} if source.captions else {}))
 
 
 def draw_shapes(config: Config, cluster: Cluster) -> str:
@@ -223,11 +227,11 @@ class _Losses:
     def reasons(self) -> dict[str, int]:
         """Return how many images were lost for which reason."""
         too_small = {image_codec.LEFT_OUT: self.left_out} if self.left_out else {}
-        return dict(Counter(item["reason"] for item in self.rejected)) | too_small
+        return self.source.lost | dict(Counter(item["reason"] for item in self.rejected)) | too_small
 
     def check(self) -> None:
         """Raise DataError when there are too many; all of them are written down then."""
-        if inspection.acceptable(self.source.count, len(self.rejected), self.left_out, self.share):
+        if not inspection.refusal(self.source, self.reasons(), self.share):
             return
         path = storage.join(self.uri, "rejected.jsonl")
         try:

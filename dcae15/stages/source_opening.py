@@ -24,7 +24,7 @@ from dcae15.data.sources import Container, Listing, Selection, Source, parquet
 from dcae15.errors import StorageError
 from dcae15.stages.shard_writing import ShardPlan, write_shards
 
-INDEX_VERSION = 2
+INDEX_VERSION = 3
 """To be raised when `dcae15.data.sources.index` returns something else than before."""
 COPIES = "unpacked"
 """Folder below ``<storage>/sources``: for each copy a folder, and beside it a file that names the image set it is for."""
@@ -44,7 +44,7 @@ def open_source(config: Config, cluster: Cluster, uri: str, kind: str, *, keep: 
     listing = sources.find(uri, kind, remember)
     tables = _indexed(config, cluster, listing, keep) if listing.containers else []
     data = config.data
-    selection = Selection(data.val_fraction, data.limit, tuple(data.classes), data.seed)
+    selection = Selection(data.val_fraction, data.limit, tuple(data.classes), data.seed, data.labels, data.join)
     source = sources.assemble(listing, tables, selection)
     print(f"source: {source.describe()}", flush=True)
     return source

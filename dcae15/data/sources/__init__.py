@@ -6,27 +6,28 @@ containers (tars, Parquet files), and `assemble` joins the indexes. Folders and 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
 import pyarrow as pa
 
 from dcae15 import storage
-from dcae15.data.sources import folder, imagenet_tars, labels, listed, parquet, webdataset
+from dcae15.data.sources import folder, imagenet_tars, labels, listed, parquet, splits, webdataset
 from dcae15.data.sources.common import (
     SCHEMA,
-    SUFFIXES,
     Container,
     Listing,
     Selection,
     Source,
     deal,
-    is_image,
     rows,
     take,
 )
-from dcae15.data.sources.containers import COMPRESSED, split_containers, split_of
+from dcae15.data.sources.containers import COMPRESSED, require_one_set, split_containers
 from dcae15.data.sources.imagenet_tars import Remember
+from dcae15.data.sources.leaving import LeftOut, leave, suffix_of
+from dcae15.data.sources.pictures import SUFFIXES
 from dcae15.errors import ConfigError, DataError
 from dcae15.storage import FileInfo
 
@@ -86,6 +87,8 @@ def assemble(listing: Listing, tables: Sequence[pa.Table], selection: Selection)
         ConfigError: a class that was asked for is unknown.
         DataError: no images, or labels, classes and splits that contradict each other; the place is named.
     """
+    if listing.containers and listing.kind != "imagenet_tars" and not selection.join:
+        require_one_set(listing.uri, listing.containers)
     return _READERS[listing.kind].assemble(listing, tables, selection)
 
 
@@ -127,15 +130,17 @@ def _kind_of(uri: str, files: Sequence[FileInfo]) -> str:
 
 
 def _is(path: str, kind: str) -> bool:
-    return is_image(path) if kind == "folder" else path.lower().endswith(_CONTAINERS[kind]) and "/." not in f"/{path}"
+    if "/." in f"/{path}":
+        return False
+    return suffix_of(path) in SUFFIXES if kind == "folder" else path.lower().endswith(_CONTAINERS[kind])
 
 
 def _listing(uri: str, kind: str, files: tuple[FileInfo, ...], remember: Remember) -> Listing:
     if kind == "folder":
         return Listing(uri, kind, files)
     if kind == "imagenet_tars":
-        taken = [info for info in files if info.path in imagenet_tars.FILES]
-        return Listing(uri, kind, files, tuple(imagenet_tars.containers(uri, files, remember)), len(files) - len(taken))
+        others = Counter(suffix_of(info.path) for info in files if info.path not in imagenet_tars.FILES)
+        return Listing(uri, kind, files, tuple(imagenet_tars.containers(uri, files, remember)), others=others)
     suffixes = _CONTAINERS[kind]
     wanted = [info for info in files if _is(info.path, kind)]
     if not wanted:
@@ -143,8 +148,12 @@ def _listing(uri: str, kind: str, files: tuple[FileInfo, ...], remember: Remembe
             f"'{uri}' holds no {suffixes[0]} files, which data.kind={kind} needs: {len(files)} files are there."
         )
     containers = split_containers(kind, uri, wanted)
-    others = [info for info in files if info.path not in labels.NAME_FILES]
-    tests = [info.path for info in wanted if split_of(info.path) == "test"]
+    known = {info.path for info in wanted}
+    beside = [info.path for info in files if info.path not in known and info.path not in labels.NAME_FILES]
+    pictures = [path for path in beside if _is(path, "folder")]
+    left = leave(f"beside the {suffixes[0]} files", pictures, expected=True)
+    tests = [info.path for info in wanted if splits.of_file(info.path) == "test"]
     more = f" and {len(tests) - 3:,} more" if len(tests) > 3 else ""
     notes = (f"left out as files of test: {', '.join(tests[:3])}{more}",) if tests else ()
-    return Listing(uri, kind, files, tuple(containers), len(others) - len(containers), notes)
+    others = Counter(map(suffix_of, beside)) - Counter(map(suffix_of, pictures))
+    return Listing(uri, kind, files, tuple(containers), tuple(left), others, notes)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -15,12 +15,13 @@ import pyarrow as pa
 import pyarrow.compute
 from numpy.typing import NDArray
 
+from dcae15.data.sources.layout import Labels
+from dcae15.data.sources.leaving import LeftOut, counted, leave, merged
 from dcae15.errors import ConfigError, DataError, nearest
 from dcae15.storage import FileInfo
 
 pc: Any = pyarrow.compute  # its functions are made while it is imported, so type checkers do not know them
 
-SUFFIXES = (".jpeg", ".jpg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 SCHEMA = pa.schema(
     [
         ("id", pa.string()),
@@ -29,13 +30,15 @@ SCHEMA = pa.schema(
         ("offset", pa.int64()),
         ("size", pa.int64()),
         ("state", pa.uint64()),
+        ("caption", pa.string()),
     ]
 )
 """An image: its id, its class, and where its bytes are; offset -1 means the whole file, size -1 that nobody knows.
 
-The state is another where the file was written anew, see `state_of`; 0 where nobody listed the file.
+The state is another where the file was written anew, see `state_of`; 0 where nobody listed the file. The caption is null without.
 """
 
+NAMED = 6  # classes that are named
 _HOLD_OUT_FROM = 5  # a class gives a validation image as soon as it has this many
 
 
@@ -48,6 +51,8 @@ class Selection:
     limit: int = 0  # most images per split, spread evenly over the classes; 0 means all
     classes: tuple[str, ...] = ()  # names of the classes to take; none means all
     seed: int = 0  # seed of the held-out share
+    labels: Labels = "auto"  # which folders are classes, see `layout.arrange`
+    join: bool = False  # whether several sets side by side are taken as one
 
 
 @dataclass(frozen=True)
@@ -72,7 +77,8 @@ class Listing:
     kind: str  # one of `dcae15.data.sources.KINDS`
     files: tuple[FileInfo, ...]  # all files of the folder; one without a path for a file
     containers: tuple[Container, ...] = ()  # what has to be indexed; empty for kinds whose images are files
-    ignored: int = 0  # files that are not taken
+    left_out: tuple[LeftOut, ...] = ()  # pictures, or files of them, that are not taken
+    others: Mapping[str, int] = field(default_factory=dict)  # other files by suffix
     notes: tuple[str, ...] = ()  # what else the user should read
 
 
@@ -85,22 +91,53 @@ class Source:
     class_names: tuple[str, ...]  # the index of a name is its label
     train: pa.Table  # training images, see `SCHEMA`
     val: pa.Table  # validation images; none where the source has none and none could be held out
-    ignored: int  # files, or members of tars, that are not taken: hidden, of other suffixes, or outside of the layout
-    notes: tuple[str, ...] = ()  # what else the user should read
+    left_out: tuple[LeftOut, ...] = ()  # pictures that are not taken, by reason
+    others: Mapping[str, int] = field(default_factory=dict)  # other files, or members of tars, by suffix
+    notes: tuple[str, ...] = ()  # how it was understood, and what else the user should read
 
     @property
     def count(self) -> int:
         """Images of both splits."""
         return self.train.num_rows + self.val.num_rows
 
+    @property
+    def ignored(self) -> int:
+        """Files that are no pictures."""
+        return sum(self.others.values())
+
+    @property
+    def lost(self) -> dict[str, int]:
+        """Pictures by reason that are left out by no documented rule: they count as bad images."""
+        return {part.reason: part.count for part in self.left_out if not part.expected}
+
+    @property
+    def captions(self) -> int:
+        """Images that have a caption."""
+        return sum(table.num_rows - table.column("caption").null_count for table in (self.train, self.val))
+
     def describe(self) -> str:
-        """Say in one line what was found."""
-        left = f"; {self.ignored:,} other files ignored" if self.ignored else ""
-        found = (
+        """Say what was found and how it was understood; a line for each fact."""
+        lines = [
             f"{self.uri} ({self.kind}): {self.train.num_rows:,} training and {self.val.num_rows:,} validation images "
-            f"of {len(self.class_names):,} classes{left}"
-        )
-        return "; ".join([found, *self.notes])
+            f"of {len(self.class_names):,} classes",
+            *self.notes,
+        ]
+        sizes = np.bincount(_labels(self.train), minlength=len(self.class_names))
+        named = [
+            f"{_short(name)} ({size:,})" for name, size in zip(self.class_names[:NAMED], sizes.tolist(), strict=False)
+        ]
+        more = f" and {len(self.class_names) - NAMED:,} more" if len(self.class_names) > NAMED else ""
+        lines.append(f"classes, with their training images: {', '.join(named)}{more}")
+        if self.captions:
+            lines.append(f"captions: {self.captions:,} images have one")
+        lines += [f"left out: {part}" for part in self.left_out]
+        if self.others:
+            lines.append(f"other files: {self.ignored:,} ({counted(dict(self.others))})")
+        return "\n  ".join(lines)
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= 40 else text[:37] + "..."
 
 
 def state_of(info: FileInfo) -> int:
@@ -109,8 +146,9 @@ def state_of(info: FileInfo) -> int:
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big")
 
 
-def rows(ids: Any, labels: Any, uris: Any, offsets: Any, sizes: Any, states: Any = 0) -> pa.Table:
+def rows(ids: Any, labels: Any, uris: Any, offsets: Any, sizes: Any, states: Any = 0, captions: Any = None) -> pa.Table:
     """Build a table of images from arrays or lists; ``uris`` may be one text for all, ``states`` one number."""
+    captions = pa.nulls(len(ids), pa.string()) if captions is None else captions
     if isinstance(states, int):
         states = np.full(len(ids), states, np.uint64)
     if isinstance(uris, str):
@@ -126,14 +164,9 @@ def rows(ids: Any, labels: Any, uris: Any, offsets: Any, sizes: Any, states: Any
         pa.array(offsets, pa.int64()),
         pa.array(sizes, pa.int64()),
         states if isinstance(states, pa.Array | pa.ChunkedArray) else pa.array(states, pa.uint64()),
+        captions if isinstance(captions, pa.Array | pa.ChunkedArray) else pa.array(captions, pa.string()),
     ]
     return pa.table(columns, names=SCHEMA.names).cast(SCHEMA).combine_chunks()
-
-
-def is_image(path: str) -> bool:
-    """Tell by the name whether a file is an image, and not hidden."""
-    suffix = path.rpartition(".")[2].lower()
-    return f".{suffix}" in SUFFIXES and "." in path and "/." not in f"/{path}"
 
 
 def require_known(uri: str, train: Sequence[str], val: Sequence[str], place: str = "val/") -> None:
@@ -150,22 +183,26 @@ def select(
     listing: Listing,
     class_names: Sequence[str],
     splits: Mapping[str, pa.Table],
-    ignored: int,
     selection: Selection,
+    left_out: Sequence[LeftOut] = (),
+    others: Mapping[str, int] | None = None,
     notes: Sequence[str] = (),
 ) -> Source:
     """Make a source of all its images: hold some out where it has none of ``val``, take the classes and the number asked for.
 
     What is held out, and which images a limit leaves, depends on nothing but seed, ids and labels. Classes of fewer than
-    five images are kept whole for training where their share rounds to nothing.
+    five images are kept whole for training where their share rounds to nothing. Classes without training images are none:
+    the others are numbered anew, in their order.
 
     Raises:
         ConfigError: a class that was asked for is unknown.
         DataError: there are no images, none to train on, or two of the same id.
     """
     sorted_ = {split: _sorted(table) for split, table in splits.items()}
+    left = merged([*listing.left_out, *left_out])
     if not sum(table.num_rows for table in sorted_.values()):
-        raise DataError(f"No images in '{listing.uri}' ({listing.kind}): nothing there is an image by its name.")
+        found = "nothing there is an image"
+        raise DataError("; ".join([f"No images in '{listing.uri}' ({listing.kind}): {found}", *map(str, left)]))
     train, val = sorted_["train"], sorted_.get("val")
     if not train.num_rows:
         raise DataError(
@@ -176,14 +213,44 @@ def select(
     if val is None:
         out = _held_out(train, selection)
         train, val = train.filter(pa.array(~out)), train.filter(pa.array(out))
-    wanted = _wanted(class_names, selection.classes)
-    train, val = (_limited(_relabelled(table, wanted, len(class_names)), selection.limit) for table in (train, val))
-    names = tuple(class_names[label] for label in wanted)
-    if not train.num_rows:
+    asked = _wanted(class_names, selection.classes)
+    trained = np.zeros(len(class_names), bool)
+    trained[_labels(train)] = True
+    unknown = _those(val, [label for label in asked if not trained[label]], len(class_names))
+    mending = "add training images of their classes, or take them away"
+    left = merged(
+        [
+            *left,
+            *leave("validation images of classes without training images", unknown.column("id").to_pylist(), mending),
+        ]
+    )
+    wanted = [label for label in asked if trained[label]]
+    if not wanted:
         raise DataError(
-            f"'{listing.uri}' has no training images of the {len(names)} classes in data.classes: add some."
+            f"'{listing.uri}' has no training images of the {len(asked)} classes in data.classes: add some."
         )
-    return Source(listing.uri, listing.kind, names, train, val, ignored, (*listing.notes, *notes))
+    if len(asked) > len(wanted):
+        notes = [
+            *notes,
+            f"classes without training images are left out: {_few([class_names[i] for i in asked if not trained[i]])}",
+        ]
+    train = _limited(_relabelled(train, wanted, len(class_names)), selection.limit)
+    kept = np.unique(_labels(train)).tolist()  # a limit may be below the number of classes
+    val = _relabelled(_relabelled(val, wanted, len(class_names)), kept, len(wanted))
+    train, val = _relabelled(train, kept, len(wanted)), _limited(val, selection.limit)
+    names = tuple(str(class_names[wanted[label]]) for label in kept)
+    return Source(listing.uri, listing.kind, names, train, val, left, {**(others or {})}, (*listing.notes, *notes))
+
+
+def _those(table: pa.Table, labels: Sequence[int], count: int) -> pa.Table:
+    chosen = np.zeros(count, bool)
+    chosen[np.array(labels, int)] = True
+    return table.filter(pa.array(chosen[_labels(table)]))
+
+
+def _few(names: Sequence[str]) -> str:
+    more = f" and {len(names) - NAMED:,} more" if len(names) > NAMED else ""
+    return ", ".join(f"'{_short(name)}'" for name in names[:NAMED]) + more
 
 
 def deal(images: pa.Table, size: int, seed: int) -> list[pa.Table]:

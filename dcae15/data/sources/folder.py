@@ -1,90 +1,125 @@
-"""A folder of image files: ImageNet's layout, a folder per class, or no classes; nothing is opened."""
+"""A folder of image files: with splits, with classes, with both, or with neither; only files without a telling name are opened."""
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Sequence
 
 import pyarrow as pa
 
 from dcae15 import storage
-from dcae15.data.sources import common
+from dcae15.data.sources import common, ground_truth, labels, layout
 from dcae15.data.sources.common import Listing, Selection, Source, pc
+from dcae15.data.sources.layout import Folder, Layout, Place
+from dcae15.data.sources.leaving import LeftOut, counted, leave
+from dcae15.data.sources.pictures import sort_files
 from dcae15.errors import DataError
-
-UNLABELLED = "images"  # the one class of a folder without class folders
-
-_LAYOUTS = "train/<class>/*.jpg with val/<class>/*.jpg (ImageNet's layout), <class>/*.jpg, or images without classes"
+from dcae15.storage import FileInfo
 
 
 def assemble(listing: Listing, tables: Sequence[pa.Table], selection: Selection) -> Source:
-    """Sort the images of a folder (JPEG, PNG, WebP, BMP, GIF, TIFF by suffix) into splits and classes.
+    """Sort the images of a folder into splits and classes, see `layout.arrange`.
 
-    Layouts: ``train/<class>/*`` with ``val/<class>/*`` as ImageNet has it, or ``<class>/*``; class folders may be
-    nested below. A folder without class folders (flat, or ``train/*`` and ``val/*``) is taken as one class "images".
-    An image's id is its path below the folder.
+    An image's id is its path below the folder; where folders say splits, it begins with ``train`` or ``val``, whatever the folder
+    is called and wherever it lies. Validation images that lie in no folder of a class have the class that a file beside them says,
+    see `ground_truth`, and the id as if they lay in that folder.
 
     Raises:
         DataError: no images there, or not in one of the layouts.
     """
     uri = listing.uri
-    images = [info for info in listing.files if common.is_image(info.path)]
+    images, left, others = sort_files(uri, listing.files)
     if not images:
-        count = len(listing.files)
-        found = (
-            f"its {count} files have other suffixes than {' '.join(common.SUFFIXES)}" if count else "nothing is there"
-        )
-        raise DataError(f"No images in '{uri}': {found}. Expected {_LAYOUTS}.")
-    splits = _by_split(uri, [info.path for info in images])
-    names = {split: sorted(set(classes)) for split, (_, classes) in splits.items()}
-    common.require_known(uri, names["train"], names.get("val", []))
-    labels = {name: label for label, name in enumerate(names["train"])}
-    rows = {}
-    for split, (places, classes) in splits.items():
-        paths = pa.array([images[i].path for i in places], pa.string())
-        uris = pc.binary_join_element_wise(uri.rstrip("/"), paths, "/")
-        sizes = [images[i].size for i in places]
-        states = [common.state_of(images[i]) for i in places]
-        rows[split] = common.rows(paths, [labels[name] for name in classes], uris, [-1] * len(paths), sizes, states)
-    taken = sum(len(places) for places, _ in splits.values())
-    return common.select(listing, names["train"], rows, len(listing.files) - taken, selection)
-
-
-def _by_split(uri: str, paths: Sequence[str]) -> dict[str, tuple[list[int], list[str]]]:
-    """Return {split: (indices of its images, their classes)}; "val" is missing where the folder has none."""
-    has_splits = _has_splits(uri, paths)
-    found: dict[str, list[tuple[int, str]]] = {"train": []}
-    for i, path in enumerate(paths):
-        split, slash, rest = path.partition("/") if has_splits else ("train", "/", path)
-        if slash and split in ("train", "val"):
-            name, below, _ = rest.partition("/")
-            found.setdefault(split, []).append((i, sys.intern(name) if below else ""))
-    labelled = any(name for _, name in found["train"])
-    splits = {}
-    for split, images in found.items():
-        kept = [(i, name) for i, name in images if name] if labelled else [(i, UNLABELLED) for i, _ in images]
-        if not kept:
-            raise DataError(
-                f"'{uri}' has class folders in train/, but the images of {split}/ lie in none, for example "
-                f"'{paths[images[0][0]]}': move them into {split}/<class>/, or remove {split}/ to hold out a share of train/."
-            )
-        splits[split] = ([i for i, _ in kept], [name for _, name in kept])
-    return splits
-
-
-def _has_splits(uri: str, paths: Iterable[str]) -> bool:
-    """Tell whether train/ and val/ are splits, and not classes."""
-    folders, deep_train, inner_train = set(), False, False
-    for path in paths:
-        parts = path.split("/", 3)
-        if len(parts) > 1:
-            folders.add(parts[0])
-        deep_train |= len(parts) > 2 and parts[0] == "train"
-        inner_train |= len(parts) > 2 and parts[1] == "train"
-    if folders == {"val"}:
-        raise DataError(f"'{uri}' has val/ but no train/ with images. Expected {_LAYOUTS}.")
-    if len(folders) == 1 and inner_train:
+        found = "nothing is there"
+        if listing.files:
+            found = f"{len(listing.files):,} files are there ({counted(dict(others)) or 'all left out'})"
+        raise DataError("; ".join([f"No images in '{uri}': {found}. Expected {layout.EXPECTED}.", *map(str, left)]))
+    folders = [tuple(info.path.split("/")[:-1]) for info in images]
+    found = layout.arrange(uri, Counter(folders), selection.labels, selection.join)
+    trained = {place.name for place in found.places.values() if place.split == "train"}
+    truth = _truth(uri, found, trained)
+    notes = [f"labels of the validation images: {truth.place}"] if truth else []
+    rows: dict[str, _Rows] = {"train": _Rows(), "val": _Rows()}
+    away: dict[Place, list[str]] = {}
+    for info, folder in zip(images, folders, strict=True):
+        place = found.places[folder]
+        if truth and place.split == "val":
+            place = truth.placed(info.path)
+        if place.split in rows:
+            rows[place.split].add(info, place)
+        else:
+            away.setdefault(place, []).append(info.path)
+    for place, paths in away.items():
+        left += leave(place.reason or layout.OF_TEST, paths, place.mending, expected=not place.mending)
+    if not rows["val"].names:
+        del rows["val"]
+    elif missing := rows["val"].unlabelled() if found.labelled else "":
         raise DataError(
-            f"'{uri}' holds the images one folder further down: use data.source={storage.join(uri, *folders)}."
+            f"'{uri}' has class folders in train/, but images of val/ lie in none, for example '{missing}', and no "
+            f"file says their classes ({', '.join(ground_truth.NAMES)}): move them into folders of classes, or take the folder "
+            f"away to hold out a share of train/."
         )
-    return "train" in folders and (folders <= {"train", "val"} or deep_train)
+    return _joined(listing, rows, selection, left, others, [f"layout: {found.form}", *found.notes, *notes])
+
+
+class _Rows:
+    """The images of a split."""
+
+    def __init__(self) -> None:
+        self.infos: list[FileInfo] = []
+        self.names: list[str] = []
+        self.ids: list[str] = []
+
+    def add(self, info: FileInfo, place: Place) -> None:
+        self.infos.append(info)
+        self.names.append(place.name)
+        self.ids.append(f"{place.path}/{info.path.rpartition('/')[2]}" if place.path else info.path)
+
+    def unlabelled(self) -> str:
+        """Return the path of the first image without a class; empty without."""
+        return next((info.path for info, name in zip(self.infos, self.names, strict=True) if not name), "")
+
+
+def _joined(
+    listing: Listing,
+    splits: dict[str, _Rows],
+    selection: Selection,
+    left: Sequence[LeftOut],
+    others: Counter[str],
+    notes: Sequence[str],
+) -> Source:
+    uri = listing.uri
+    every = [name for rows in splits.values() for name in rows.ids]
+    if len(set(every)) < len(every):  # several folders are of one split: names are different with them only
+        for rows in splits.values():
+            rows.ids = [info.path for info in rows.infos]
+    if selection.labels == "auto" and set(splits["train"].names) == {layout.UNLABELLED}:
+        _name_by_wnid(splits)
+    names = {split: sorted(set(rows.names)) for split, rows in splits.items()}
+    common.require_known(uri, names["train"], names.get("val", []))
+    numbers = {name: label for label, name in enumerate(names["train"])}
+    images = {}
+    for split, rows in splits.items():
+        paths = pa.array([info.path for info in rows.infos], pa.string())
+        uris = pc.binary_join_element_wise(uri.rstrip("/"), paths, "/")
+        sizes = [info.size for info in rows.infos]
+        states = [common.state_of(info) for info in rows.infos]
+        images[split] = common.rows(rows.ids, [numbers[n] for n in rows.names], uris, [-1] * len(sizes), sizes, states)
+    return common.select(listing, names["train"], images, selection, left, dict(others), notes)
+
+
+def _name_by_wnid(splits: dict[str, _Rows]) -> None:
+    """Take the WordNet ids in the names as classes, where all names of all splits have one (``n01440764_10026.JPEG``)."""
+    found = {split: labels.wnids([info.path for info in rows.infos]) for split, rows in splits.items()}
+    if all(found.values()):
+        for split, rows in splits.items():
+            rows.names = list(found[split])
+
+
+def _truth(uri: str, found: Layout, trained: set[str]) -> ground_truth.Truth | None:
+    """Return what says the classes of validation images that lie in no folder of a trained class."""
+    vals: list[Folder] = [f for f, place in found.places.items() if place.split == "val" and place.name not in trained]
+    if not (found.labelled and vals):
+        return None
+    own = storage.join(uri, *vals[0]) if vals[0] else uri
+    return ground_truth.find(ground_truth.upwards(own))

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import io
+import json
 import re
-import tarfile
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import PurePosixPath
 
 import numpy as np
@@ -16,18 +16,18 @@ from dcae15 import storage
 from dcae15.data.sources import common
 from dcae15.data.sources.common import Container, Listing, Selection, Source
 from dcae15.data.sources.containers import by_split
+from dcae15.data.sources.devkit import DEVKIT, DevelopmentKit, read_devkit
+from dcae15.data.sources.leaving import suffix_of
+from dcae15.data.sources.pictures import is_picture
 from dcae15.data.sources.tars import members, open_tar
 from dcae15.errors import DataError
 from dcae15.storage import FileInfo
 
-TRAIN, VAL, DEVKIT = "ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar", "ILSVRC2012_devkit_t12.tar.gz"
+TRAIN, VAL = "ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar"
 FILES = (TRAIN, VAL, DEVKIT)
 
 _CLASS_TAR = re.compile(r"(?:.*/)?(n\d{8})\.tar")
 _VAL_NAME = re.compile(r"ILSVRC2012_val_(\d{8})\.[A-Za-z]+")
-_TRUTH = "data/ILSVRC2012_validation_ground_truth.txt"
-_SYNSETS = "data/meta.mat"
-_COUNT = "num_train_images"
 _CLASS_TARS = pa.schema({"path": pa.string(), "wnid": pa.string(), "offset": pa.int64(), "size": pa.int64()})
 _IMAGES = pa.schema({"name": pa.string(), "offset": pa.int64(), "size": pa.int64()})
 
@@ -88,15 +88,16 @@ def index(container: Container) -> pa.Table:
     Raises:
         DataError: the tar is damaged or cut off.
     """
-    images, others = [], 0
+    images: list[dict[str, object]] = []
+    others: Counter[str] = Counter()
     with open_tar(container) as file:
         for member in members(container, file):
-            if common.is_image(member.path):
+            if is_picture(member.path, lambda: b""):
                 name = PurePosixPath(member.path).name
                 images.append({"name": name, "offset": member.offset, "size": member.size})
             else:
-                others += 1
-    return pa.Table.from_pylist(images, _IMAGES).replace_schema_metadata({"ignored": str(others)})
+                others[suffix_of(member.path)] += 1
+    return pa.Table.from_pylist(images, _IMAGES).replace_schema_metadata({"others": json.dumps(others)})
 
 
 def assemble(listing: Listing, tables: Sequence[pa.Table], selection: Selection) -> Source:
@@ -123,23 +124,15 @@ def assemble(listing: Listing, tables: Sequence[pa.Table], selection: Selection)
     places = [(table.column("offset"), table.column("size")) for table in tables]
     names = [table.column("name") for table in tables]
     joined = by_split(listing.containers, classes, np.array(numbers, np.int32), places, [names])
-    ignored = listing.ignored + sum(int(table.schema.metadata[b"ignored"]) for table in tables)
+    others = Counter(listing.others)
+    for table in tables:
+        others.update(json.loads(table.schema.metadata[b"others"]))
     counts = {
         container.stem: table.num_rows
         for container, table in zip(listing.containers, tables, strict=True)
         if container.split == "train" and container.stem in (selection.classes or classes)
     }
-    return common.select(listing, classes, joined, ignored, selection, _compared(kit, counts))
-
-
-@dataclass(frozen=True)
-class DevelopmentKit:
-    """What the development kit says."""
-
-    place: str  # where it is, for messages
-    wnids: dict[int, str]  # the WordNet id of each ILSVRC2012_ID
-    truth: list[int]  # the ILSVRC2012_ID of each validation image
-    counts: dict[str, int]  # training images of each WordNet id; empty if it does not say
+    return common.select(listing, classes, joined, selection, (), others, _compared(kit, counts))
 
 
 def _compared(kit: DevelopmentKit, counts: Mapping[str, int]) -> tuple[str, ...]:
@@ -156,56 +149,18 @@ def _compared(kit: DevelopmentKit, counts: Mapping[str, int]) -> tuple[str, ...]
 
 def _val_classes(kit: DevelopmentKit, container: Container, table: pa.Table) -> list[str]:
     """Return the WordNet id of each validation image."""
-    place, wnids, truth = kit.place, kit.wnids, kit.truth
-    if len(truth) != table.num_rows:
+    count = len(kit.truth)
+    if count != table.num_rows:
         raise DataError(
-            f"{container.name} has {table.num_rows} images, but the ground truth in {place} has {len(truth)} lines: "
+            f"{container.name} has {table.num_rows} images, but the ground truth in {kit.place} has {count} lines: "
             f"they belong to different editions; fetch both again."
         )
     classes = []
     for name in table.column("name").to_pylist():
         match = _VAL_NAME.fullmatch(name)
-        if not match or not 1 <= int(match[1]) <= len(truth):
+        if not match or not 1 <= int(match[1]) <= count:
             raise DataError(
-                f"{container.name} holds '{name}', but the ground truth is for ILSVRC2012_val_00000001 to _{len(truth):08d}."
+                f"{container.name} holds '{name}', but the ground truth is for ILSVRC2012_val_00000001 to _{count:08d}."
             )
-        number = truth[int(match[1]) - 1]
-        if number not in wnids:
-            raise DataError(
-                f"{_TRUTH} in {place} has the class {number} in line {int(match[1])}, which {_SYNSETS} lacks."
-            )
-        classes.append(wnids[number])
+        classes.append(kit.wnid(int(match[1]) - 1))
     return classes
-
-
-def read_devkit(data: bytes, place: str) -> DevelopmentKit:
-    """Read the development kit. Raises DataError: it is damaged, or something is missing."""
-    from scipy.io import loadmat  # slow to import, and needed here only
-
-    try:
-        with tarfile.open(fileobj=io.BytesIO(data), mode="r:*") as tar:
-            files = {member.name: member for member in tar if member.isfile()}
-            content = {}
-            for wanted in (_SYNSETS, _TRUTH):
-                name = next((name for name in files if f"/{name}".endswith(f"/{wanted}")), None)
-                file = tar.extractfile(files[name]) if name else None
-                if file is None:
-                    raise DataError(
-                        f"{place} lacks {wanted}: this is not the development kit of ILSVRC 2012 (tasks 1 and 2)."
-                    )
-                content[wanted] = file.read()
-    except (tarfile.TarError, EOFError, OSError) as error:
-        raise DataError(f"{place} is no tar file, damaged or cut off ({error}). Fetch it again.") from error
-    try:
-        synsets = np.atleast_1d(loadmat(io.BytesIO(content[_SYNSETS]), squeeze_me=True)["synsets"])
-        wnids = {int(row["ILSVRC2012_ID"]): str(row["WNID"]) for row in synsets}
-        counted = _COUNT in (synsets.dtype.names or ())
-        counts = {str(row["WNID"]): int(row[_COUNT]) for row in synsets} if counted else {}
-    except Exception as error:  # damaged bytes make the parser raise almost anything
-        raise DataError(
-            f"{_SYNSETS} in {place} cannot be read ({type(error).__name__}: {error}). Fetch it again."
-        ) from error
-    try:
-        return DevelopmentKit(place, wnids, [int(line) for line in content[_TRUTH].split()], counts)
-    except ValueError as error:
-        raise DataError(f"{_TRUTH} in {place} is not one number a line ({error}). Fetch it again.") from error

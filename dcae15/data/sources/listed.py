@@ -1,4 +1,4 @@
-"""A list of images: a CSV or Parquet file with the columns uri and label, and if you like split and id."""
+"""A list of images: a CSV or Parquet file with the column uri, and if you like label, split, id and caption."""
 
 from __future__ import annotations
 
@@ -15,20 +15,22 @@ from numpy.typing import NDArray
 from dcae15 import storage
 from dcae15.data.sources import common, labels
 from dcae15.data.sources.common import Listing, Selection, Source, pc
+from dcae15.data.sources.leaving import LeftOut, leave
+from dcae15.data.sources.splits import word as split_word
 from dcae15.errors import DataError
 
-_COLUMNS = ("uri", "label", "split", "id")
-_SPLITS = {"train": "train", "val": "val", "validation": "val", "test": "test"}
+_COLUMNS = ("uri", "label", "split", "id", "caption")
+_LABEL = "give each a label, or set data.labels=none to take all images as one class"
 _WEB = re.compile(r"https?://", re.IGNORECASE)
-_EXPECTED = "uri and label, and if you like split (train, val or validation; test is left out) and id"
+_EXPECTED = "uri, and if you like label, split (train, val or validation; test is left out), id and caption"
 
 
 def assemble(listing: Listing, tables: Sequence[pa.Table], selection: Selection) -> Source:
     """Read the list. An image's id is that of the column ``id``, else its uri as it is written, without a query.
 
     Rows of ``test`` are left out, whatever they hold. Relative uris are below the list's folder. Labels are numbers or
-    names; class names come from a ``classes.txt`` beside the list, else from the labels. Whether the files exist shows
-    when they are read.
+    names; class names come from a ``classes.txt`` beside the list, else from the labels. Without labels all images are one class.
+    Whether the files exist shows when they are read.
 
     Raises:
         DataError: the file is damaged, lacks columns, or a row is wrong; the row is named, the first below the header being 1.
@@ -40,36 +42,50 @@ def assemble(listing: Listing, tables: Sequence[pa.Table], selection: Selection)
         raise DataError(f"{uri} lists no images: it has no rows.")
 
     splits = _splits(table, uri)
-    kept = np.flatnonzero(splits != "test")
+    used = kept = np.flatnonzero(splits != "test")
     table, splits = table.take(pa.array(kept)), splits[kept]
 
     def where(row: int) -> str:
         return f"{uri}: row {kept[row] + 1}"
 
-    for name in ("uri", "label"):
-        if table.column(name).null_count:
-            row = int(np.flatnonzero(table.column(name).is_null().to_numpy())[0])
-            raise DataError(f"{where(row)} has no {name}.")
+    if table.column("uri").null_count:
+        raise DataError(f"{where(int(np.flatnonzero(table.column('uri').is_null().to_numpy())[0]))} has no uri.")
     places, folder = table.column("uri").to_pylist(), uri.rpartition("/")[0] or "/"
     ids = [_without_query(place) for place in places]
     if "id" in table.column_names:
         ids = [own or place for own, place in zip(table.column("id").to_pylist(), ids, strict=True)]
-    given = labels.read_names(
-        folder, [common.FileInfo(name, 0) for name in labels.NAME_FILES if storage.exists(f"{folder}/{name}")]
-    )
-    digits, words = _numbers_or_names(table.column("label"))
-    names, numbers = labels.assign(uri, digits, words, given, where)
+    left: list[LeftOut] = []
+    if (
+        "label" in table.column_names
+        and table.column("label").null_count < table.num_rows
+        and selection.labels != "none"
+    ):
+        said = table.column("label").is_valid().to_numpy()
+        left = leave("images without a label", [ids[row] for row in np.flatnonzero(~said)], _LABEL)
+        kept, splits, table = kept[said], splits[said], table.filter(pa.array(said))
+        places, ids = ([values[row] for row in np.flatnonzero(said)] for values in (places, ids))
+        given = labels.read_names(
+            folder, [common.FileInfo(name, 0) for name in labels.NAME_FILES if storage.exists(f"{folder}/{name}")]
+        )
+        digits, words = labels.numbers_or_names(table.column("label"))
+        classes = labels.assign(uri, digits, words, given, where)
+    else:
+        given, words = (), table.column("uri")
+        classes = labels.unlabelled(len(ids))
+    names = classes.names
     uris = [_absolute(folder, place, where(row)) for row, place in enumerate(places)]
-    rows = common.rows(ids, numbers, uris, [-1] * len(ids), [-1] * len(ids))
+    captions = table.column("caption") if "caption" in table.column_names else None
+    rows = common.rows(ids, classes.labels, uris, [-1] * len(ids), [-1] * len(ids), captions=captions)
     images = {name: rows.filter(pa.array(splits == name)) for name in ("train", "val")}
     if not images["train"].num_rows:
-        raise DataError(f"{uri} lists no images whose split is train.")
+        raise DataError("; ".join([f"{uri} lists no images whose split is train.", *map(str, left)]))
     if not images["val"].num_rows:
         del images["val"]
     elif not given and not words.null_count:
         found = {s: [names[label] for label in pc.unique(t.column("label")).to_pylist()] for s, t in images.items()}
         common.require_known(uri, found["train"], found["val"], place="its split val")
-    return common.select(listing, names, images, total - len(kept), selection)
+    others = {"rows of test": total - len(used)} if total > len(used) else {}
+    return common.select(listing, names, images, selection, left, others, classes.notes)
 
 
 def columns_of(uri: str) -> list[str]:
@@ -99,10 +115,9 @@ def _read(uri: str) -> pa.Table:
             )
     except pa.ArrowException as error:
         raise DataError(f"{uri} cannot be read as a list of images: {error}") from error
-    missing = [name for name in ("uri", "label") if name not in table.column_names]
-    if missing:
+    if "uri" not in table.column_names:
         found = ", ".join(table.column_names) or "none"
-        raise DataError(f"{uri} lacks the column {' and '.join(missing)}: found {found}; expected {_EXPECTED}.")
+        raise DataError(f"{uri} lacks the column uri: found {found}; expected {_EXPECTED}.")
     table = table.select([name for name in _COLUMNS if name in table.column_names])
     for i, f in enumerate(table.schema):
         integers = f.name == "label" and pa.types.is_integer(f.type)
@@ -120,22 +135,12 @@ def _splits(table: pa.Table, uri: str) -> NDArray[np.object_]:
     if "split" not in table.column_names:
         return np.full(table.num_rows, "train", object)
     said = table.column("split").to_pylist()
-    for row, word in enumerate(said, 1):
-        if word not in _SPLITS:
-            what = "no split" if word is None else f"the split '{word}'"
+    meaning = {text: split_word(text or "") for text in set(said)}
+    for row, text in enumerate(said, 1):
+        if not meaning[text]:
+            what = "no split" if text is None else f"the split '{text}'"
             raise DataError(f"{uri}: row {row} has {what}; use train, val, validation or test.")
-    return np.array([_SPLITS[word] for word in said], object)
-
-
-def _numbers_or_names(column: pa.ChunkedArray) -> tuple[pa.ChunkedArray, pa.ChunkedArray]:
-    """Return labels as numbers and as names, one of them null: names unless all are whole numbers."""
-    nothing = pa.nulls(len(column), pa.string())
-    if pa.types.is_integer(column.type):
-        return column, pa.chunked_array([nothing])
-    numeric = pc.all(pc.match_substring_regex(column, r"^-?\d{1,10}$")).as_py()
-    if numeric:
-        return column.cast(pa.int64()), pa.chunked_array([nothing])
-    return pa.chunked_array([pa.nulls(len(column), pa.int64())]), column
+    return np.array([meaning[text] for text in said], object)
 
 
 def _without_query(place: str) -> str:

@@ -10,6 +10,7 @@ import itertools
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -20,6 +21,7 @@ from dcae15 import storage
 from dcae15.data.sources import common, labels
 from dcae15.data.sources.common import Container, Listing, Selection, Source, pc
 from dcae15.data.sources.containers import by_split, joined
+from dcae15.data.sources.leaving import LeftOut, leave
 from dcae15.errors import DataError, StorageError
 
 PACK_BYTES = 64 << 20
@@ -27,14 +29,19 @@ PACK_BYTES = 64 << 20
 _AHEAD = 64 << 10  # columns are read in pieces, and most of a file is skipped
 _PAGES = 1 << 20  # a column is read page by page: a row group may be as large as the file
 _BATCH = 32  # images decompressed at once
-_EXPECTED = "image: struct<bytes: binary, path: string> and label: int64"
+_EXPECTED = (
+    "image: struct<bytes: binary, path: string>, and if you like label: int64 or string, and caption or text: string"
+)
+_CAPTIONS = ("caption", "text")
+_LABEL = "give each a label, or set data.labels=none to take all images as one class"
+_INDEX = pa.schema({"name": pa.string(), "label": pa.int64(), "text": pa.string(), "caption": pa.string()})
 _WNID = (
     r"^(?P<stem>.+)_(?P<wnid>n\d{8})(?P<suffix>\.[A-Za-z]+)$"  # names in Hugging Face's imagenet-1k end with the class
 )
 
 
 def index(container: Container) -> pa.Table:
-    """Return name (may be null) and label of each row; the images are not read.
+    """Return name, label (number or text) and caption of each row, null where it has none; the images are not read.
 
     The table's metadata holds the class names that the file states, as JSON.
 
@@ -48,19 +55,31 @@ def index(container: Container) -> pa.Table:
         binary = "bytes" in fields and (
             pa.types.is_binary(fields["bytes"]) or pa.types.is_large_binary(fields["bytes"])
         )
-        if not binary or "label" not in schema.names or not pa.types.is_integer(schema.field("label").type):
+        kind = schema.field("label").type if "label" in schema.names else pa.int64()
+        if not binary or not (pa.types.is_integer(kind) or pa.types.is_string(kind) or pa.types.is_large_string(kind)):
             found = ", ".join(f"{f.name}: {f.type}" for f in schema)
             raise DataError(
                 f"{container.name} has the columns {found}; expected {_EXPECTED}, as in Hugging Face's imagenet-1k."
             )
-        columns = ["image.path", "label"] if "path" in fields else ["label"]
+        caption = next((n for n in _CAPTIONS if n in schema.names and pa.types.is_string(schema.field(n).type)), "")
+        columns = [
+            *(["image.path"] if "path" in fields else []),
+            *(["label"] if "label" in schema.names else []),
+            *([caption] if caption else []),
+        ]
         table = file.read(columns=columns, use_threads=False)
-        names = _stated_names(schema.metadata)
-    paths = (
-        pc.struct_field(table.column("image"), "path") if "path" in fields else pa.nulls(table.num_rows, pa.string())
+        names, count = _stated_names(schema.metadata), file.metadata.num_rows
+    numbers = pa.types.is_integer(kind)
+    found = {
+        "name": pc.struct_field(table.column("image"), "path") if "path" in fields else None,
+        "label": table.column("label") if "label" in schema.names and numbers else None,
+        "text": table.column("label") if "label" in schema.names and not numbers else None,
+        "caption": table.column(caption) if caption else None,
+    }
+    rows = pa.table(
+        {f.name: pa.nulls(count, f.type) if (c := found[f.name]) is None else c.cast(f.type) for f in _INDEX}, _INDEX
     )
-    found = pa.table({"name": paths.cast(pa.string()), "label": table.column("label").cast(pa.int64())})
-    return found.replace_schema_metadata({"names": json.dumps(names)})
+    return rows.replace_schema_metadata({"names": json.dumps(names)})
 
 
 def assemble(listing: Listing, tables: Sequence[pa.Table], selection: Selection) -> Source:
@@ -79,22 +98,33 @@ def assemble(listing: Listing, tables: Sequence[pa.Table], selection: Selection)
             raise DataError(
                 f"{container.name} states other class names than {listing.containers[0].name}: they belong to different sets."
             )
+    tables = [table.append_column("row", pa.array(np.arange(table.num_rows))) for table in tables]
+    left: list[LeftOut] = []
+    if selection.labels != "none":
+        tables, left = _with_labels(listing, tables)
     table, container_of = joined(listing, tables)
 
     def where(row: int) -> str:
-        container, own = container_of(row)
-        return f"{container.name}: row {own}"
+        return f"{container_of(row)[0].name}: row {table.column('row')[row].as_py()}"
 
-    nothing = pa.chunked_array([pa.nulls(table.num_rows, pa.string())])
-    given = stated[0] or labels.read_names(listing.uri, listing.files)
-    names, numbers = labels.assign(listing.uri, table.column("label"), nothing, given, where)
     files, wnids = _original_names(table.column("name"))
-    if wnids is not None:
-        names = labels.names_beside(numbers.astype(np.int64), wnids, where, given)
+    numbers, texts = table.column("label"), table.column("text")
+    if selection.labels == "none" or (numbers.null_count == texts.null_count == table.num_rows and wnids is None):
+        classes = labels.unlabelled(table.num_rows)
+    elif numbers.null_count == texts.null_count == table.num_rows:
+        classes = labels.assign(listing.uri, numbers, pa.chunked_array([wnids]), (), where)
+    else:
+        given = stated[0] or labels.read_names(listing.uri, listing.files)
+        classes = labels.assign(listing.uri, numbers, texts, given, where)
+        if wnids is not None and not numbers.null_count:
+            used = np.unique(numbers.to_numpy()).tolist()
+            named = labels.names_beside(used, classes.labels, pa.chunked_array([wnids]), where, classes.names)
+            classes = replace(classes, names=named)
+    names = classes.names
     if len(set(names)) < len(names):
         twice = next(name for i, name in enumerate(names) if name in names[:i])
         raise DataError(f"{listing.containers[0].name} states the class name '{twice}' twice: rename one.")
-    rows = [np.arange(t.num_rows) for t in tables]
+    rows = [table.column("row").to_numpy() for table in tables]
     numbered = [
         pa.array([f"{c.stem}/{row:08d}" for row in own.tolist()], pa.string())
         for c, own in zip(listing.containers, rows, strict=True)
@@ -102,8 +132,23 @@ def assemble(listing: Listing, tables: Sequence[pa.Table], selection: Selection)
     starts = np.cumsum([0, *(t.num_rows for t in tables)]).tolist()
     named = [files[start:stop] for start, stop in itertools.pairwise(starts)]
     places = [(own, np.full(len(own), -1)) for own in rows]
-    splits = by_split(listing.containers, names, numbers, places, [numbered] if files.null_count else [named, numbered])
-    return common.select(listing, names, splits, listing.ignored, selection)
+    captions = [t.column("caption") for t in tables]
+    ids = [numbered] if files.null_count else [named, numbered]
+    splits = by_split(listing.containers, names, classes.labels, places, ids, captions)
+    return common.select(listing, names, splits, selection, left, listing.others, classes.notes)
+
+
+def _with_labels(listing: Listing, tables: Sequence[pa.Table]) -> tuple[list[pa.Table], list[LeftOut]]:
+    """Return the rows that have a label, and those that are left out because others have one."""
+    masks = [pc.or_(pc.is_valid(t.column("label")), pc.is_valid(t.column("text"))) for t in tables]
+    if not any(pc.any(mask).as_py() for mask in masks):
+        return list(tables), []
+    bare = [
+        f"{container.name}: row {row}"
+        for container, t, mask in zip(listing.containers, tables, masks, strict=True)
+        for row in t.filter(pc.invert(mask)).column("row").to_pylist()
+    ]
+    return [t.filter(mask) for t, mask in zip(tables, masks, strict=True)], leave("rows without a label", bare, _LABEL)
 
 
 def read_rows(uri: str, rows: NDArray[np.integer]) -> Iterator[bytes]:

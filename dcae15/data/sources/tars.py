@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from typing import BinaryIO
 
 from dcae15 import storage
-from dcae15.data.sources.common import SUFFIXES, Container
+from dcae15.data.sources.common import Container
+from dcae15.data.sources.pictures import SUFFIXES
 from dcae15.errors import DataError
 
 BLOCK = 512

@@ -1,123 +1,213 @@
-"""WebDataset: tars whose members are samples, grouped by their name up to the first dot."""
+"""WebDataset: tars whose members are samples, grouped by their name up to the first dot; and other tars of pictures."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import re
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any, BinaryIO
 
 import pyarrow as pa
 
+from dcae15.data import formats
 from dcae15.data.sources import common, labels
+from dcae15.data.sources.bare_tars import by_place, tables_of
 from dcae15.data.sources.common import Container, Listing, Selection, Source, pc
-from dcae15.data.sources.containers import by_split, joined
+from dcae15.data.sources.containers import joined
+from dcae15.data.sources.leaving import LeftOut, leave, suffix_of
+from dcae15.data.sources.pictures import is_picture
 from dcae15.data.sources.tars import Member, members, open_tar, read_member
 from dcae15.errors import DataError
 
 _NUMBER, _TEXT = pa.int64(), pa.string()
-_SCHEMA = pa.schema({"path": _TEXT, "label": _NUMBER, "text": _TEXT, "offset": _NUMBER, "size": _NUMBER})
+_SCHEMA = pa.schema(
+    {"path": _TEXT, "label": _NUMBER, "text": _TEXT, "offset": _NUMBER, "size": _NUMBER, "caption": _TEXT}
+)
 _TEXTS = ("class_name", "class")
+_CAPTIONS = ("caption", "text")
+_SAYS = (".cls", ".json", ".txt", ".caption")
+_MOST_TEXT = 1 << 20  # bytes of a member that says a label or a caption
+_MOST_NAME = 1_000  # characters of a class's name
+_INTEGER = re.compile(r"0|-?[1-9]\d{0,17}")  # as a computer writes it: 007 is a name
+_LABEL = "give each a label, or set data.labels=none to take all images as one class"
+
+
+@dataclass(frozen=True)
+class Said:
+    """What a member of a tar says of its sample."""
+
+    path: str
+    number: int | None = None  # of the class
+    text: str | None = None  # name of the class
+    caption: str | None = None
 
 
 def index(container: Container) -> pa.Table:
-    """Return path, label (number, text, or both), offset and size of the image of each sample; and how many members are none.
+    """Return path, label (number, text, or both), caption, offset and size of each image; and in the metadata what is not taken.
 
-    These are members whose names begin with two underscores, as of tools' own notes, and JSON files of no image and no label.
+    A sample is what has the same name up to the first dot; up to the last dot, where some samples would have several images
+    otherwise. Not taken are members whose names begin with two underscores, JSON files of no image and no label, further images of
+    a sample, and others that are no images.
 
     Raises:
-        DataError: the tar is damaged, an image is a link, or a sample lacks its image or its label; the sample is named.
+        DataError: the tar is damaged, an image is a link, or a label cannot be read; the member is named.
     """
-    images: dict[str, Member] = {}
-    said: dict[str, tuple[int | None, str | None]] = {}
-    others = 0
+    images: list[Member] = []
+    says: list[Said] = []
+    others: Counter[str] = Counter()
     with open_tar(container) as file:
         for member in members(container, file):
-            key, extension = _key(member.path)
+            suffix = suffix_of(member.path)
             if member.path.rpartition("/")[2].startswith("__"):
-                others += 1
-            elif f".{extension}" in common.SUFFIXES:
-                if key in images:
-                    raise DataError(
-                        f"{container.name}: the sample '{key}' has two images, '{images[key].path}' and '{member.path}'."
-                    )
-                images[key] = member
-            elif extension in ("cls", "json"):
-                number, text = said.get(key, (None, None))
-                here = _label(read_member(container, file, member), extension, f"{container.name}: '{member.path}'")
-                first, second = (here, (number, text)) if extension == "cls" else ((number, text), here)
-                said[key] = tuple(b if a is None else a for a, b in zip(first, second, strict=True))  # pyright: ignore[reportArgumentType]
-    alone = [key for key, label in said.items() if key not in images and label == (None, None)]
-    for key in alone:
-        del said[key]
-    for key in [*images, *said]:
-        if key not in images:
-            raise DataError(f"{container.name}: the sample '{key}' has no image ({', '.join(common.SUFFIXES)}).")
-        if said.get(key, (None, None)) == (None, None):
-            raise DataError(
-                f"{container.name}: the sample '{key}' has no label: neither a .cls with a number nor a .json with label, "
-                f"class_name or class."
-            )
-    rows = [(m.path, *said[key], m.offset, m.size) for key, m in images.items()]
+                others[suffix] += 1
+            elif suffix in _SAYS:
+                data = read_member(container, file, member) if member.size <= _MOST_TEXT else b""
+                says.append(_said(member.path, data, suffix, f"{container.name}: '{member.path}'"))
+            elif is_picture(member.path, lambda member=member: _head(container, file, member)):
+                images.append(member)
+            else:
+                others[suffix] += 1
+    groups, last = _samples(images, _first_dot), False
+    if any(len(group) > 1 and not any(_is_plain(m.path) for m in group) for group in groups.values()):
+        groups, last = _samples(images, _last_dot), True
+    said: dict[str, list[Said]] = {}
+    for part in says:
+        said.setdefault((_last_dot if last else _first_dot)(part.path), []).append(part)
+    rows, further, double = [], [], []
+    for key, group in groups.items():
+        plain = [member for member in group if _is_plain(member.path)] or group
+        if len(plain) > 1:
+            double += [member.path for member in plain]
+            continue
+        further += [member.path for member in group if member is not plain[0]]
+        one = _together(said.pop(key, []))
+        rows.append((plain[0].path, one.number, one.text, plain[0].offset, plain[0].size, one.caption))
+    alone = []
+    for key, parts in said.items():
+        one = _together(parts)
+        if one.number is None and one.text is None:
+            others.update(suffix_of(part.path) for part in parts)
+        else:
+            alone.append(key)
+    left = [
+        *leave("further images of a sample", further, expected=True),
+        *leave("several images of one sample", double, "leave one image in each sample"),
+        *leave("samples with a label and no image", alone, "add their images, or take their labels away"),
+    ]
     table = pa.Table.from_pylist([dict(zip(_SCHEMA.names, row, strict=True)) for row in rows], _SCHEMA)
-    return table.replace_schema_metadata({"ignored": str(others + len(alone))})
+    return table.replace_schema_metadata(
+        {"others": json.dumps(others), "left": json.dumps([asdict(part) for part in left])}
+    )
 
 
 def assemble(listing: Listing, tables: Sequence[pa.Table], selection: Selection) -> Source:
     """Join the indexes, number the classes, and give each image an id.
 
     Class names come from a ``classes.txt`` or ``classnames.txt`` beside the tars, else from the names in the samples, else
-    they are the numbers. An id is ``split/class/name`` with the image's file name; where that occurs twice, with the tar's
-    name and the path in the tar before it, for all images.
+    they are the numbers. Where no sample says a label, folders in the tars are classes (see `layout.arrange`), or WordNet ids that
+    all names begin with, or the tars; images with captions and those of none of these are one class. An id is ``split/class/name``
+    with the image's file name; where that occurs twice, with the tar's name and the path in the tar before it, for all images.
 
     Raises:
         DataError: labels are out of range or contradict each other.
     """
+    left = [LeftOut(**part) for t in tables for part in json.loads(t.schema.metadata[b"left"])]
+    others: Counter[str] = Counter(listing.others)
+    for t in tables:
+        others.update(json.loads(t.schema.metadata[b"others"]))
     table, container_of = joined(listing, tables)
 
     def where(row: int) -> str:
         return f"{container_of(row)[0].name}: '{table.column('path')[row].as_py()}'"
 
+    if not table.num_rows:
+        return common.select(listing, (), {"train": common.SCHEMA.empty_table()}, selection, left, others)
+    labelled = pc.or_(pc.is_valid(table.column("label")), pc.is_valid(table.column("text")))
+    if selection.labels != "auto" or not pc.any(labelled).as_py():
+        return by_place(listing, tables, selection, left, others)
+    if not pc.all(labelled).as_py():
+        bare = table.column("path").filter(pc.invert(labelled)).to_pylist()
+        left += leave("samples without a label", bare, _LABEL)
+        tables = [t.filter(pc.or_(pc.is_valid(t.column("label")), pc.is_valid(t.column("text")))) for t in tables]
+        table, container_of = joined(listing, tables)
     given = labels.read_names(listing.uri, listing.files)
-    names, numbers = labels.assign(listing.uri, table.column("label"), table.column("text"), given, where)
-    paths = [t.column("path") for t in tables]
-    stems = [container.stem for container in listing.containers]
-    short = [pc.replace_substring_regex(p, pattern=r"^.*/", replacement="") for p in paths]
-    long = [pc.binary_join_element_wise(stem, p, "/") for stem, p in zip(stems, paths, strict=True)]
-    places = [(t.column("offset"), t.column("size")) for t in tables]
-    splits = by_split(listing.containers, names, numbers, places, [short, long])
-    if not given and "val" in splits and table.column("label").null_count:
-        in_split = {s: [names[i] for i in pc.unique(t.column("label")).to_pylist()] for s, t in splits.items()}
+    classes = labels.assign(listing.uri, table.column("label"), table.column("text"), given, where)
+    found = tables_of(listing.containers, tables, classes)
+    if not given and "val" in found and table.column("label").null_count:
+        in_split = {s: [classes.names[i] for i in pc.unique(t.column("label")).to_pylist()] for s, t in found.items()}
         common.require_known(listing.uri, in_split["train"], in_split["val"], place="val tars")
-    ignored = listing.ignored + sum(int(t.schema.metadata[b"ignored"]) for t in tables)
-    return common.select(listing, names, splits, ignored, selection)
+    return common.select(listing, classes.names, found, selection, left, others, classes.notes)
 
 
-def _key(path: str) -> tuple[str, str]:
-    """Return the key of a member's sample, and its extension: what follows the first dot of the file name."""
+def _samples(images: Sequence[Member], key: Callable[[str], str]) -> dict[str, list[Member]]:
+    groups: dict[str, list[Member]] = {}
+    for member in images:
+        groups.setdefault(key(member.path), []).append(member)
+    return groups
+
+
+def _first_dot(path: str) -> str:
     folder, slash, name = path.rpartition("/")
-    stem, _, extension = name.partition(".")
-    return folder + slash + stem, extension.lower()
+    return folder + slash + name.partition(".")[0]
 
 
-def _label(data: bytes, extension: str, where: str) -> tuple[int | None, str | None]:
-    """Return the number and the name that a ``.cls`` or ``.json`` gives the sample's class."""
-    label: object = None
-    values: object = {}
+def _last_dot(path: str) -> str:
+    folder, slash, name = path.rpartition("/")
+    return folder + slash + (name.rpartition(".")[0] or name)
+
+
+def _is_plain(path: str) -> bool:
+    """Tell whether a member's name has at most one dot, and is thus the image of its sample and not a mask beside it."""
+    return path.rpartition("/")[2].count(".") <= 1
+
+
+def _head(container: Container, file: BinaryIO, member: Member) -> bytes:
+    return read_member(container, file, replace(member, size=min(member.size, formats.HEAD_BYTES)))
+
+
+def _together(parts: Sequence[Said]) -> Said:
+    """Return what the members of a sample say together; where two say something, .cls comes first."""
+    ordered = sorted(parts, key=lambda part: not part.path.lower().endswith(".cls"))
+
+    def first(name: str) -> Any:
+        return next((value for part in ordered if (value := getattr(part, name)) is not None), None)
+
+    return Said("", first("number"), first("text"), first("caption"))
+
+
+def _said(path: str, data: bytes, suffix: str, where: str) -> Said:
+    """Return what a member says of its sample: the number and the name of its class, its caption.
+
+    Raises:
+        DataError: it is no text, no JSON, or says an impossible label.
+    """
     try:
-        if extension == "cls":
-            label = int(data)
-        else:
-            values = json.loads(data)
+        content = data.decode("utf-8-sig").strip()
+    except UnicodeDecodeError as error:
+        if suffix in (".txt", ".caption"):
+            return Said(path)
+        raise DataError(f"{where} is not a UTF-8 text ({error}): write the class as a number or a name.") from None
+    if suffix in (".txt", ".caption"):
+        return Said(path, caption=content or None)
+    if suffix == ".cls":
+        number = int(content) if _INTEGER.fullmatch(content) else None
+        if not content or len(content) > _MOST_NAME:
+            raise DataError(f"{where} holds {content[:40]!r}: a .cls holds the class as a number or a name.")
+        return Said(path, number, content if number is None else None)
+    try:
+        values = json.loads(content)
     except ValueError as error:
-        wanted = "a .cls holds the class as a number" if extension == "cls" else f"no valid JSON ({error})"
-        raise DataError(f"{where} holds {data[:40]!r}: {wanted}.") from None
+        raise DataError(f"{where} holds {content[:40]!r}: no valid JSON ({error}).") from None
     if not isinstance(values, dict):
-        return None, None
-    label = values.get("label", label)
-    if isinstance(label, int) and abs(label) >= 1 << 31:
-        raise DataError(
-            f"{where} has the label {label}, but labels count from 0 to {labels.MOST_CLASSES - 1}: correct the label."
-        )
+        return Said(path)
+    label = values.get("label")
     text = next((values[name] for name in _TEXTS if isinstance(values.get(name), str)), None)
     if isinstance(label, str) and text is None:
         text = label
-    return (label if isinstance(label, int) and not isinstance(label, bool) else None), text
+    number = label if isinstance(label, int) and not isinstance(label, bool) else None
+    if number is not None and abs(number) >= 1 << 62:
+        raise DataError(f"{where} has the label {number}, which is no number of a class: correct the label.")
+    caption = next((values[name] for name in _CAPTIONS if isinstance(values.get(name), str) and values[name]), None)
+    return Said(path, number, text, caption)

@@ -36,11 +36,11 @@ def test_imagenets_layout(folder):
     assert source.class_names == ("n01", "n02")
     paths = ["train/n01/a.JPEG", "train/n01/deep/c.png", "train/n02/b.JPEG"]
     whole = {"offset": -1, "size": 1}
-    assert source.train.drop_columns(["state"]).to_pylist() == [
+    assert source.train.drop_columns(["state", "caption"]).to_pylist() == [
         {"id": path, "label": label, "uri": f"root/{path}", **whole}
         for path, label in zip(paths, (0, 0, 1), strict=True)
     ]
-    [val] = source.val.drop_columns(["state"]).to_pylist()
+    [val] = source.val.drop_columns(["state", "caption"]).to_pylist()
     assert val == {"id": "val/n02/d.JPEG", "label": 1, "uri": "root/val/n02/d.JPEG", **whole}
     assert source.ignored == 0
 
@@ -78,18 +78,34 @@ def test_train_without_val_gives_the_held_out_share(folder):
     assert (len(source.train), len(source.val), source.class_names) == (15, 5, ("cat",))
 
 
-def test_suffixes_hidden_files_and_strays_are_counted(folder):
+def left(source):
+    return {part.reason: part.count for part in source.left_out}
+
+
+def test_suffixes_and_hidden_files_are_counted(folder, monkeypatch):
+    monkeypatch.setattr(storage, "read_range", lambda uri, offset, size: b"no")
     taken = [f"cat/{i}{suffix}" for i, suffix in enumerate((*sources.SUFFIXES, ".JPG", ".Png"))]
     folder += [*taken, "cat/notes.txt", "cat/.thumb.jpg", ".cache/x.jpg", "cat/noend", "readme.md", "cover.jpg"]
     source = listed(val_fraction=0)
     assert ids(source.train) == sorted(taken)
-    assert (source.class_names, source.ignored) == (("cat",), 6)
+    assert (source.class_names, source.others) == (("cat",), {".txt": 1, ".md": 1, "without suffix": 1})
+    assert left(source) == {
+        "hidden files": 1,
+        "in folders that a system keeps for itself": 1,
+        "in no folder of a class": 1,
+    }
+    assert source.lost == {"in no folder of a class": 1}
 
 
-def test_other_folders_beside_train_and_val_are_ignored(folder):
-    folder += ["train/a/1.png", "val/a/2.png", "test/3.png"]
+def test_other_folders_beside_train_and_val_are_named(folder):
+    folder += ["train/a/1.png", "val/a/2.png", "test/3.png", "docs/4.png"]
     source = listed()
-    assert (ids(source.train), ids(source.val), source.ignored) == (["train/a/1.png"], ["val/a/2.png"], 1)
+    assert (ids(source.train), ids(source.val)) == (["train/a/1.png"], ["val/a/2.png"])
+    assert left(source) == {
+        "images of test, which have no use here": 1,
+        "outside of the folders of the splits": 1,
+    }
+    assert source.lost == {"outside of the folders of the splits": 1}
 
 
 def test_a_class_may_be_called_train(folder):
@@ -118,7 +134,7 @@ def test_the_limit_spreads_over_the_classes(folder):
     assert Counter(labels(source.train)) == {0: 3, 1: 3, 2: 1}
     assert len(source.val) == 7
     assert ids(source.train) == sorted(ids(source.train))
-    assert listed(limit=2).class_names == ("a", "b", "c")
+    assert listed(limit=2).class_names == ("a", "b"), "classes have images"
     assert set(ids(listed(limit=5).train)) < set(ids(source.train))
 
 
@@ -126,11 +142,10 @@ def test_the_limit_spreads_over_the_classes(folder):
     ("paths", "message"),
     [
         ([], "nothing is there.*train/<class>"),
-        (["a.txt", "b.csv"], "2 files have other suffixes.*train/<class>"),
+        (["a.txt", "b.csv"], r"2 files are there \(1 \.csv, 1 \.txt\).*train/<class>"),
         (["val/cat/1.png"], "no train/"),
         (["train/cat/1.png", "val/cat/1.png", "val/dog/2.png"], "'dog'"),
         (["train/cat/1.png", "val/2.png"], "val/2.png.*move them"),
-        (["imagenet/train/cat/1.png", "imagenet/val/cat/1.png"], "data.source=root/imagenet"),
     ],
 )
 def test_other_layouts_are_explained(folder, paths, message):

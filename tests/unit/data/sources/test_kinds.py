@@ -145,17 +145,17 @@ def test_an_id_that_occurs_twice_is_an_error(tmp_path):
     ],
 )
 def test_names_say_the_split(path, split):
-    assert sources.containers.split_of(path) == split
+    assert sources.splits.of_file(path) == split
 
 
 def test_containers_of_test_are_named(tmp_path):
     items = [Picture("train", WNIDS[0], f"{i}.JPEG", b"x") for i in range(2)]
     layouts.write(tmp_path / "train-0.tar", layouts.tar_bytes(layouts.samples(items)))
-    assert opened(tmp_path).notes == ()
+    assert not any("test" in note for note in opened(tmp_path).notes)
     for i in range(5):
         layouts.write(tmp_path / "more" / f"test-{i}.tar", b"never opened")
     text = opened(tmp_path).describe()
-    assert "; left out as files of test: more/test-0.tar, more/test-1.tar, more/test-2.tar and 2 more" in text
+    assert "\n  left out as files of test: more/test-0.tar, more/test-1.tar, more/test-2.tar and 2 more" in text
 
 
 @pytest.mark.parametrize("kind", ["parquet", "webdataset"])
@@ -175,7 +175,9 @@ def test_classes_to_validate_only_make_no_source(tmp_path):
         layouts.write(tmp_path / f"{split}-0.tar", layouts.tar_bytes(members))
     with pytest.raises(DataError, match=r"has no training images of the 1 classes in data\.classes"):
         opened(tmp_path, classes=("2",))
-    assert opened(tmp_path, classes=("1", "2")).val.num_rows == 2
+    source = opened(tmp_path, classes=("1", "2"))
+    assert (source.class_names, source.val.num_rows) == (("1",), 1)
+    assert source.lost == {"validation images of classes without training images": 1}
 
 
 def test_single_files_are_sources(tmp_path):

@@ -21,12 +21,12 @@ def opened(path, text=None, **selection):
 
 def test_labels_in_numbers(tmp_path):
     source = opened(tmp_path / "list.csv", "label,uri,note\n2,a.jpg,x\n0,s3://bucket/b.jpg,y\n0,/c.jpg,\n")
-    assert source.class_names == ("0", "1", "2")
-    assert source.train["label"].to_pylist() == [0, 2, 0]
+    assert source.class_names == ("0", "2"), "classes have images"
+    assert source.train["label"].to_pylist() == [0, 1, 0]
     assert source.train["uri"].to_pylist() == ["/c.jpg", f"{tmp_path}/a.jpg", "s3://bucket/b.jpg"]
     assert source.train["id"].to_pylist() == ["/c.jpg", "a.jpg", "s3://bucket/b.jpg"]
     write(tmp_path / "classes.txt", b"x\ny\nz")
-    assert opened(tmp_path / "list.csv").class_names == ("x", "y", "z")
+    assert opened(tmp_path / "list.csv").class_names == ("x", "z")
 
 
 def test_labels_in_names_splits_and_ids(tmp_path):
@@ -39,15 +39,46 @@ def test_labels_in_names_splits_and_ids(tmp_path):
 
 
 def test_rows_of_test_may_hold_anything(tmp_path):
-    text = "uri,label,split\n,,test\na.jpg,1,train\n../c.jpg,-1,test\nd.jpg,what,test\nb.jpg,1,val\n"
+    text = "uri,label,split\n,,test\na.jpg,1,train\n../c.jpg,-1,test\nd.jpg,what,Testing\nb.jpg,1,val\n"
     source = opened(tmp_path / "list.csv", text)
-    assert (source.class_names, source.ignored) == (("0", "1"), 3)
+    assert (source.class_names, source.others) == (("1",), {"rows of test": 3})
     assert source.train["id"].to_pylist() + source.val["id"].to_pylist() == ["a.jpg", "b.jpg"]
 
 
-def test_numbers_may_be_validated_only(tmp_path):
-    source = opened(tmp_path / "list.csv", "uri,label,split\na.jpg,0,train\nb.jpg,1,val\n")
-    assert (source.class_names, source.val["label"].to_pylist()) == (("0", "1"), [1])
+def test_numbers_that_are_only_validated_are_left_out(tmp_path):
+    source = opened(tmp_path / "list.csv", "uri,label,split\na.jpg,0,train\nb.jpg,1,val\nc.jpg,0,val\n")
+    assert (source.class_names, source.val["id"].to_pylist()) == (("0",), ["c.jpg"])
+    assert source.lost == {"validation images of classes without training images": 1}
+
+
+def test_labels_that_begin_with_one_or_lie_far_apart_are_numbered_anew(tmp_path):
+    source = opened(tmp_path / "list.csv", "uri,label\n" + "".join(f"{i}.jpg,{i + 1}\n" for i in range(3)))
+    assert (source.class_names, source.train["label"].to_pylist()) == (("1", "2", "3"), [0, 1, 2])
+    assert "labels from 1 to 3, 3 of them used, are numbered anew from 0; names stay" in source.describe()
+    write(tmp_path / "classes.txt", b"ant\nbee\ncat\n")
+    source = opened(tmp_path / "list.csv")
+    assert (source.class_names, source.train["label"].to_pylist()) == (("ant", "bee", "cat"), [0, 1, 2])
+    assert "labels count from 1 to 3, as many as there are class names" in source.describe()
+    (tmp_path / "classes.txt").unlink()
+    source = opened(tmp_path / "list.csv", "uri,label\na.jpg,600007\nb.jpg,12\nc.jpg,4000000000\n")
+    assert (source.class_names, source.train["label"].to_pylist()) == (("12", "600007", "4000000000"), [1, 0, 2])
+
+
+def test_names_of_classes_are_texts(tmp_path):
+    names = ["no", "001", "1e3", "true", "null", "1_000", "0x1F", "2020-01-01", " spaced", "nan", "1.0", "-0"]
+    rows = "".join(f'{i}.jpg,"{name}"\n' for i, name in enumerate(names))
+    source = opened(tmp_path / "list.csv", "uri,label\n" + rows)
+    assert source.class_names == tuple(sorted(names))
+
+
+def test_lists_without_labels_are_one_class(tmp_path):
+    source = opened(tmp_path / "list.csv", "uri,caption\na.jpg,a cat\nb.jpg,\n")
+    assert (source.class_names, source.captions) == (("images",), 1)
+    assert source.train["caption"].to_pylist() == ["a cat", None]
+    text = "uri,label,split\nt.jpg,,test\na.jpg,1,train\nb.jpg,,train\n"
+    source = opened(tmp_path / "list.csv", text)
+    assert (source.train.num_rows, source.lost) == (1, {"images without a label": 1})
+    assert opened(tmp_path / "list.csv", labels="none").train.num_rows == 2
 
 
 def test_signatures_are_no_part_of_an_id(tmp_path):
@@ -91,12 +122,11 @@ def test_a_share_is_held_out_without_splits(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("path,label\na.jpg,1\n", "lacks the column uri: found path, label; expected uri and label"),
-        ("path\na.jpg\n", "lacks the column uri and label"),
+        ("path,label\na.jpg,1\n", "lacks the column uri: found path, label; expected uri, and if you like label"),
+        ("path\na.jpg\n", "lacks the column uri: found path"),
         ("uri,label\n", "no rows"),
         ("", "cannot be read as a list"),
         ("uri,label\na.jpg,1\nb.jpg\n", "cannot be read as a list"),
-        ("uri,label\na.jpg,1\nb.jpg,\n", "row 2 has no label"),
         ("uri,label\n,1\n", "row 1 has no uri"),
         ("uri,label,split\na.jpg,1,train\nb.jpg,1,dev\n", "row 2 has the split 'dev'; use train"),
         ("uri,label,split\na.jpg,1,val\n", "no images whose split is train"),
@@ -106,9 +136,7 @@ def test_a_share_is_held_out_without_splits(tmp_path):
             "1 classes in its split val that its split train lacks, for example 'y'",
         ),
         ("uri,label\na.jpg,1\nb.jpg,-1\n", "row 2 has the label -1"),
-        ("uri,label\na.jpg,1\nb.jpg,1000000\n", "row 2 has the label 1000000, but labels count from 0 to 999999"),
         ("uri,label,split\na.jpg,1,train\nb.jpg,1,\n", "row 2 has no split; use train"),
-        ("uri,label,split\nt.jpg,,test\na.jpg,1,train\nb.jpg,,train\n", "row 3 has no label"),
         ("uri,label,split\nt.jpg,-1,test\na.jpg,1,train\nb.jpg,-1,train\n", "row 3 has the label -1"),
         (
             "uri,label\nhttps://h/a.png?sig=1,1\nhttps://h/a.png?sig=2,1\n",

@@ -60,15 +60,38 @@ def test_rows_are_numbered_where_names_are_missing_or_occur_twice(tmp_path, path
     [
         ({"pixels": ["x"], "label": [1]}, "has the columns pixels: string, label: int64; expected image: struct<bytes"),
         ({"image": [b"x"], "label": [1]}, "has the columns image: binary, label: int64; expected"),
-        ({"image": images(b"x")}, "expected image: struct<bytes: binary, path: string> and label: int64"),
-        ({"image": images(b"x"), "label": ["cat"]}, "label: string; expected"),
-        ({"image": images(b"x", b"x"), "label": [0, -1]}, r"row 1 has the label -1, but labels count from 0"),
-        ({"image": images(b"x", b"x"), "label": [0, None]}, r"row 1 has no label"),
+        ({"image": images(b"x"), "label": [[1]]}, "expected image: struct<bytes: binary, path: string>, and if you like label"),
+        ({"image": images(b"x"), "label": [0.5]}, "label: double; expected"),
+        ({"image": images(b"x", b"x"), "label": [0, -1]}, r"row 1 has the label -1, but labels count from 0 on"),
     ],
 )
 def test_other_schemas(tmp_path, columns, message):
     table(tmp_path / "train-0.parquet", **columns)
     fails(tmp_path, f"train-0.parquet.*{message}")
+
+
+def test_rows_without_labels(tmp_path):
+    table(tmp_path / "train-0.parquet", image=images(b"1", b"2", b"3"), label=[4, None, 4])
+    source = opened(tmp_path)
+    assert (source.class_names, source.lost) == (("4",), {"rows without a label": 1})
+    assert source.train["id"].to_pylist() == ["train/4/train-0/00000000", "train/4/train-0/00000002"]
+    assert source.left_out[0].examples[0].endswith("train-0.parquet: row 1")
+    table(tmp_path / "train-0.parquet", image=images(b"1", b"2"), text=["a cat", "a dog"])
+    source = opened(tmp_path)
+    assert (source.class_names, source.train["caption"].to_pylist()) == (("images",), ["a cat", "a dog"])
+    table(tmp_path / "train-0.parquet", image=images(b"1", b"2"), label=["no", "001"])
+    assert opened(tmp_path).class_names == ("001", "no")
+
+
+def test_folders_of_configurations_are_asked_for(tmp_path, items):
+    for name in ("full", "small"):
+        layouts.write(tmp_path / name / "train-0.parquet", layouts.parquet_bytes(items[:3]))
+    fails(tmp_path, "holds 2 sets side by side: 'full', 'small'.*data.source=.*/full, or .* data.join=true")
+    assert opened(tmp_path, join=True).train.num_rows == 6
+    assert opened(tmp_path / "full").train.num_rows == 3
+    for name in ("full", "small"):
+        (tmp_path / name).rename(tmp_path / f"part-{len(name)}")
+    assert opened(tmp_path).train.num_rows == 6, "folders of numbers are parts"
 
 
 def test_labels_out_of_range(tmp_path, items):
