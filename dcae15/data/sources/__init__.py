@@ -27,7 +27,7 @@ from dcae15.data.sources.common import (
 from dcae15.data.sources.containers import COMPRESSED, require_one_set, split_containers
 from dcae15.data.sources.imagenet_tars import Remember
 from dcae15.data.sources.leaving import LeftOut, leave, suffix_of
-from dcae15.data.sources.pictures import SUFFIXES
+from dcae15.data.sources.pictures import SUFFIXES, sort_files
 from dcae15.errors import ConfigError, DataError
 from dcae15.storage import FileInfo
 
@@ -118,11 +118,14 @@ def _kind_of(uri: str, files: Sequence[FileInfo]) -> str:
     if imagenet_tars.TRAIN in names or imagenet_tars.VAL in names:
         return "imagenet_tars"
     found = {kind: [p for p in names if _is(p, kind)] for kind in ("folder", *_CONTAINERS)}
+    if found["folder"]:  # compressed tars cannot be read: they are what the images were unpacked from, or say their classes
+        found["webdataset"] = [path for path in found["webdataset"] if not path.lower().endswith(COMPRESSED)]
     fits = [kind for kind, paths in found.items() if paths]
     if len(fits) > 1:
         examples = ", ".join(f"{kind} ('{min(found[kind])}')" for kind in fits)
         raise ConfigError(f"data.source {uri} could be {examples}: say which one you mean with data.kind=...")
-    if not fits and (lists := sorted(name for name in names if name.lower().endswith(_LISTS))):
+    lists = [] if fits else sorted(name for name in names if name.lower().endswith(_LISTS))
+    if lists and not sort_files(uri, files)[0]:
         raise ConfigError(
             f"data.source {uri} holds no images; if '{lists[0]}' lists them, use data.source={uri}/{lists[0]}"
         )
