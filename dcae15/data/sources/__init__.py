@@ -118,14 +118,17 @@ def _kind_of(uri: str, files: Sequence[FileInfo]) -> str:
     if imagenet_tars.TRAIN in names or imagenet_tars.VAL in names:
         return "imagenet_tars"
     found = {kind: [p for p in names if _is(p, kind)] for kind in ("folder", *_CONTAINERS)}
-    if found["folder"]:  # compressed tars cannot be read: they are what the images were unpacked from, or say their classes
-        found["webdataset"] = [path for path in found["webdataset"] if not path.lower().endswith(COMPRESSED)]
+    packed = {path for path in found["webdataset"] if path.lower().endswith(COMPRESSED)}
+    if len(packed) == sum(map(len, found.values())):  # nothing else has a telling name
+        found["folder"] = [info.path for info in sort_files(uri, files)[0]]
+    if found["folder"]:  # compressed tars cannot be read: the images were unpacked from them, or they say the classes
+        found["webdataset"] = [path for path in found["webdataset"] if path not in packed]
     fits = [kind for kind, paths in found.items() if paths]
     if len(fits) > 1:
         examples = ", ".join(f"{kind} ('{min(found[kind])}')" for kind in fits)
         raise ConfigError(f"data.source {uri} could be {examples}: say which one you mean with data.kind=...")
     lists = [] if fits else sorted(name for name in names if name.lower().endswith(_LISTS))
-    if lists and not sort_files(uri, files)[0]:
+    if lists:
         raise ConfigError(
             f"data.source {uri} holds no images; if '{lists[0]}' lists them, use data.source={uri}/{lists[0]}"
         )

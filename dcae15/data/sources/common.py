@@ -212,6 +212,7 @@ def select(
     _require_unique(listing.uri, [train] if val is None else [train, val])
     if val is None:
         out = _held_out(train, selection)
+        notes = [*notes, f"validation: {int(out.sum()):,} images are held out, because the source has none"]
         train, val = train.filter(pa.array(~out)), train.filter(pa.array(out))
     asked = _wanted(class_names, selection.classes)
     trained = np.zeros(len(class_names), bool)

@@ -12,7 +12,7 @@ from dcae15.data.sources import common, ground_truth, labels, layout
 from dcae15.data.sources.common import Listing, Selection, Source, pc
 from dcae15.data.sources.layout import Folder, Layout, Place
 from dcae15.data.sources.leaving import LeftOut, counted, leave
-from dcae15.data.sources.pictures import sort_files
+from dcae15.data.sources.pictures import ARCHIVES, sort_files
 from dcae15.errors import DataError
 from dcae15.storage import FileInfo
 
@@ -33,6 +33,7 @@ def assemble(listing: Listing, tables: Sequence[pa.Table], selection: Selection)
         found = "nothing is there"
         if listing.files:
             found = f"{len(listing.files):,} files are there ({counted(dict(others)) or 'all left out'})"
+            found += "; unpack the archives first" if not ARCHIVES.isdisjoint(others) else ""
         raise DataError("; ".join([f"No images in '{uri}': {found}. Expected {layout.EXPECTED}.", *map(str, left)]))
     folders = [tuple(info.path.split("/")[:-1]) for info in images]
     found = layout.arrange(uri, Counter(folders), selection.labels, selection.join)

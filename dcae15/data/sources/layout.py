@@ -24,6 +24,8 @@ EXPECTED = (
     "classes"
 )
 
+_IMAGES = ("images", "imgs", "img", "image", "jpegimages", "jpegs", "photos", "pictures")
+_MASKS = ("mask", "annotation", "label", "segmentation", "trimap", "groundtruth", "ground_truth", "gt", "depth")
 _FEW = 0.1  # pictures that disagree with a layout are exceptions up to this share; else the layout is not taken
 _NONE = "data.labels=none takes all pictures as one class"
 
@@ -56,6 +58,7 @@ def arrange(uri: str, folders: Mapping[Folder, int], labels: Labels = "auto", jo
 
     - Splits: the outermost level where all folders, or train and most of the pictures, have words for splits. One level may hold
       folders of splits within classes. Several folders that each have splits are sets of their own, unless ``join``.
+    - Masks: folders called so beside one called ``images`` are left out.
     - Classes: the folders below the split. Folders of one letter that only sort others (``a/airfield``) are no classes. ``labels``
       says otherwise: "top" takes the first folder, "leaf" all folders down to the picture, "none" takes no folder.
 
@@ -66,6 +69,8 @@ def arrange(uri: str, folders: Mapping[Folder, int], labels: Labels = "auto", jo
     if at is None:
         base = _base(folders) if labels == "auto" else ()
         below = {folder: ("train", folder[len(base) :]) for folder in folders}
+        if labels == "auto" and not join:
+            _require_one_set(uri, [folder for _, folder in below.values()], base)
         return _with_classes(uri, folders, below, labels, "", base)
     heads = sorted({folder[:at] for folder in said})
     inside = len(heads) > 1 and all(len(folder) == at + 1 for folder in said)  # <class>/<split>/*
@@ -75,9 +80,19 @@ def arrange(uri: str, folders: Mapping[Folder, int], labels: Labels = "auto", jo
             f"'{uri}' holds {len(heads)} sets side by side, each with splits of its own: {names}. Name one of them, "
             f"data.source={_below(uri, heads[0])}, or take all as one with data.join=true."
         )
-    below = {folder: (said.get(folder, ""), (folder[:at] if inside else ()) + folder[at + 1 :]) for folder in folders}
+    below = {
+        folder: (said.get(folder, ""), (folder[:at] if inside else ()) + _undoubled(folder[at:])) for folder in folders
+    }
     root = heads[0] if len(heads) == 1 else ()
     return _with_classes(uri, folders, below, labels, "<class>/<split>" if inside else "<split>", root)
+
+
+def _undoubled(folder: Folder) -> Folder:
+    """Return the folders below that of a split; archives unpacked into a folder of their name repeat it (``train/train``)."""
+    head, rest = folder[:1], folder[1:]
+    while rest[:1] == head != ():
+        rest = rest[1:]
+    return rest
 
 
 def _said(folders: Iterable[Folder], at: int) -> dict[Folder, str]:
@@ -121,6 +136,48 @@ def _base(folders: Mapping[Folder, int]) -> Folder:
         base = (*base, *name)
 
 
+def _require_one_set(uri: str, folders: Iterable[Folder], base: Folder) -> None:
+    """Raise DataError when all folders hold the same folders, as color/ and grayscale/ would with the same classes in both."""
+    inner: dict[str, set[str]] = defaultdict(set)
+    for folder in folders:
+        if len(folder) < 2:
+            return
+        inner[folder[0]].add(folder[1])
+    sets = list(inner.values())
+    if len(sets) < 2 or len(sets[0]) < 2 or any(names != sets[0] for names in sets):
+        return
+    names = ", ".join(f"'{name}'" for name in sorted(inner)[:4]) + (", ..." if len(inner) > 4 else "")
+    raise DataError(
+        f"'{uri}' holds {len(inner)} folders with the same folders in each: {names}, with {_two(sets[0])}. It is not clear which "
+        f"are the classes. If they are the inner ones, these are sets side by side, perhaps of the same images: name one of them, "
+        f"data.source={_below(uri, (*base, min(inner)))}. If they are the outer ones, use data.labels=top; for both, "
+        f"data.labels=leaf."
+    )
+
+
+def _two(names: Iterable[str]) -> str:
+    first, second, *_ = sorted(names)
+    return f"'{first}' and '{second}'"
+
+
+def _masks(below: Mapping[Folder, tuple[str, Folder]]) -> tuple[dict[Folder, tuple[str, Folder]], set[Folder]]:
+    """Return the folders of images without the folder called ``images``, and those beside it that hold masks by their names."""
+    found, masks = dict(below), set[Folder]()
+    for split in {split for split, _ in below.values()} - {""}:
+        own = {folder: rest for folder, (said, rest) in below.items() if said == split}
+        heads = {rest[:1] for rest in own.values()}
+        named = {head for head in heads if head and head[0].lower() in _IMAGES}
+        if (
+            len(heads) < 2
+            or len(named) != 1
+            or not all(head and head[0].lower().startswith(_MASKS) for head in heads - named)
+        ):
+            continue
+        masks |= {folder for folder, rest in own.items() if rest[:1] not in named}
+        found |= {folder: (split, rest[1:]) for folder, rest in own.items() if rest[:1] in named}
+    return found, masks
+
+
 def _with_classes(
     uri: str,
     folders: Mapping[Folder, int],
@@ -130,6 +187,8 @@ def _with_classes(
     root: Folder,
 ) -> Layout:
     """Return the layout whose splits are known, and the folders below them."""
+    below, masks = _masks(below)
+    below = {folder: what for folder, what in below.items() if folder not in masks}
     train = {folder: rest for folder, (split, rest) in below.items() if split == "train"}
     total = sum(folders[folder] for folder in train)
     loose = [folder for folder, rest in train.items() if not rest]
@@ -145,7 +204,7 @@ def _with_classes(
         )
     labelled = labels != "none" and share < 1 and not few
     how = _depth(train.values(), labels)
-    places: dict[Folder, Place] = {}
+    places = {folder: Place("", reason="in folders of masks or annotations, by their names") for folder in masks}
     for folder, (split, rest) in below.items():
         path = "/".join((split, *rest) if form else folder)
         if not split:

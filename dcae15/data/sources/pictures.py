@@ -24,6 +24,8 @@ FOREIGN = (
     *(".cr2", ".cr3", ".nef", ".arw", ".dng", ".raf", ".orf", ".rw2", ".pef", ".srw"),
 )
 """Suffixes of pictures that are not read; they are named as such, each by its contents, when they are decoded."""
+ARCHIVES = frozenset((".zip", ".rar", ".7z", ".gz", ".tgz", ".bz2", ".xz", ".zst"))
+"""Suffixes of files that may hold pictures, and must be unpacked first."""
 _OTHERS = frozenset(
     (
         *(".txt", ".md", ".rst", ".json", ".jsonl", ".csv", ".tsv", ".xml", ".yaml", ".yml", ".html", ".htm"),

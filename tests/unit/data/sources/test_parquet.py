@@ -60,7 +60,10 @@ def test_rows_are_numbered_where_names_are_missing_or_occur_twice(tmp_path, path
     [
         ({"pixels": ["x"], "label": [1]}, "has the columns pixels: string, label: int64; expected image: struct<bytes"),
         ({"image": [b"x"], "label": [1]}, "has the columns image: binary, label: int64; expected"),
-        ({"image": images(b"x"), "label": [[1]]}, "expected image: struct<bytes: binary, path: string>, and if you like label"),
+        (
+            {"image": images(b"x"), "label": [[1]]},
+            "expected image: struct<bytes: binary, path: string>, and if you like label",
+        ),
         ({"image": images(b"x"), "label": [0.5]}, "label: double; expected"),
         ({"image": images(b"x", b"x"), "label": [0, -1]}, r"row 1 has the label -1, but labels count from 0 on"),
     ],

@@ -113,8 +113,14 @@ def test_links_are_named(tmp_path, kind, word):
     ("members", "message"),
     [
         ([("f/a.cls", b"1")], "No images .*samples with a label and no image, for example 'f/a'"),
-        ([("a.jpg", b"x"), ("a.png", b"x"), ("a.cls", b"1")], "No images .*2 pictures .*several images of one sample, for example 'a.jpg'"),
-        ([("a.jpg", b"x"), ("a.cls", b" ")], "train-0.tar: 'a.cls' holds '': a .cls holds the class as a number or a name"),
+        (
+            [("a.jpg", b"x"), ("a.png", b"x"), ("a.cls", b"1")],
+            "No images .*2 pictures .*several images of one sample",
+        ),
+        (
+            [("a.jpg", b"x"), ("a.cls", b" ")],
+            "train-0.tar: 'a.cls' holds '': a .cls holds the class as a number or a name",
+        ),
         ([("a.jpg", b"x"), ("a.json", b"{")], "train-0.tar: 'a.json' holds '{': no valid JSON"),
         ([("a.jpg", b"x"), ("a.cls", b"-1")], "train-0.tar: 'a.jpg' has the label -1, but labels count from 0"),
         ([("a.jpg", b"x"), ("a.json", said(label=1 << 70))], "train-0.tar: 'a.json' has the label"),
