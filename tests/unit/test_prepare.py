@@ -78,3 +78,17 @@ def test_a_shard_of_bad_images_is_empty(tmp_path, encoding):
     [(_, record)] = written(tmp_path / "out", uri, encoding=encoding)
     assert (record.shard.count, len(record.rejected)) == (0, 3)
     assert len(shards.read_shard(str(tmp_path / "out"), record.shard)) == 0
+
+
+@pytest.mark.parametrize("encoding", ["raw", "png"])
+def test_captions_go_with_their_images(tmp_path, encoding):
+    write = layouts.write
+    for i in range(3):
+        write(tmp_path / "source" / f"{i}.png", layouts.encoded(i, kind="PNG") if i != 1 else b"bad")
+    write(tmp_path / "source" / "list.csv", b"uri,caption\n0.png,zero\n1.png,one\n2.png,\n")
+    [(plan, record)] = written(tmp_path / "out", str(tmp_path / "source" / "list.csv"), encoding=encoding)
+    table = shards.read_shard(str(tmp_path / "out"), record.shard)
+    found = dict(zip(table["id"].to_pylist(), table["caption"].to_pylist(), strict=True))
+    assert (found, plan.count) == ({"0.png": "zero", "2.png": None}, 3)
+    [(_, record)] = written(tmp_path / "plain", layouts.as_folder(tmp_path / "folder", layouts.pictures()[:2]))
+    assert "caption" not in shards.read_shard(str(tmp_path / "plain"), record.shard).column_names

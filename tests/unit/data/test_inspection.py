@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ import pytest
 from dcae15.config import DataConfig
 from dcae15.data import inspection, sources
 from dcae15.data.inspection import SourceFindings
+from dcae15.data.sources.leaving import leave
 from dcae15.stages.image_preparing import PrepareWriter
 from dcae15.stages.shard_writing import ShardPlan
 from tests import layouts
@@ -89,6 +91,18 @@ def test_the_report_names_everything(source):
 def test_the_verdict(source, reasons, share, message):
     refusal = inspection.refusal(source, reasons, share)
     assert re.match(message, refusal) and bool(refusal) == bool(message), refusal
+
+
+def test_what_the_source_leaves_out_counts_as_bad(source):
+    lost = leave("in no folder of a class", ["cover.jpg"], "move them into one")
+    source = replace(source, left_out=(*lost, *leave("hidden files", ["x"] * 9, expected=True)))
+    assert inspection.refusal(source, source.lost, 0.1) == ""
+    message = inspection.refusal(source, {**source.lost, "empty": 1}, 0.1, ["train/a/1.jpg: empty"])
+    assert message == (
+        f"2 of 10 images of {source.uri} cannot be used (1 empty, 1 in no folder of a class), more than data.max_bad_fraction=0.1 "
+        "allows. First ones: cover.jpg: in no folder of a class; train/a/1.jpg: empty. Move them into one, or raise "
+        "data.max_bad_fraction."
+    )
 
 
 @pytest.mark.parametrize("crop", ["center", "random"])

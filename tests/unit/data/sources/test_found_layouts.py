@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from dcae15 import storage
 from dcae15.data.sources.reading import read_images
 from dcae15.errors import DataError
 from tests import layouts
@@ -62,6 +63,16 @@ def test_imagenet_of_kaggle(kaggle, below):
     assert "9 training and 3 validation images of 3 classes" in text
     assert f"labels of the validation images: {kaggle}/LOC_val_solution.csv" in text
     assert "left out: 1 pictures (1 .jpeg): images of test" in text
+
+
+def test_imagenet_of_kaggle_in_a_bucket(kaggle, s3_root):
+    for info in storage.list_files(str(kaggle)):
+        storage.write_bytes(f"{s3_root}/{info.path}", (kaggle / info.path).read_bytes())
+    for below in ("", "/ILSVRC/Data/CLS-LOC"):
+        source = opened(s3_root + below)
+        assert taken(source) == taken(opened(kaggle))
+        assert f"labels of the validation images: {s3_root}/LOC_val_solution.csv" in source.describe()
+        assert list(read_images(source.val)) == [JPEG] * 3
 
 
 def test_a_validation_image_that_the_file_does_not_know_is_left_out(kaggle):
