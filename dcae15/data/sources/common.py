@@ -119,7 +119,7 @@ class Source:
         """Say what was found and how it was understood; a line for each fact."""
         lines = [
             f"{self.uri} ({self.kind}): {self.train.num_rows:,} training and {self.val.num_rows:,} validation images "
-            f"of {len(self.class_names):,} classes",
+            f"of {len(self.class_names):,} class{'es' if len(self.class_names) > 1 else ''}",
             *self.notes,
         ]
         sizes = np.bincount(_labels(self.train), minlength=len(self.class_names))

@@ -23,7 +23,7 @@ class LeftOut:
     def __str__(self) -> str:
         """Say it in one line."""
         by = f" ({counted(self.suffixes)})" if self.suffixes else ""
-        return f"{self.count:,} pictures{by}: {self.reason}, for example '{self.examples[0]}'"
+        return f"{self.count:,} picture{'s' if self.count > 1 else ''}{by}: {self.reason}, for example '{self.examples[0]}'"
 
 
 def leave(reason: str, paths: Iterable[str], mending: str = "", *, expected: bool = False) -> list[LeftOut]:

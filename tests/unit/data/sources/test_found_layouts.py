@@ -62,7 +62,7 @@ def test_imagenet_of_kaggle(kaggle, below):
     text = source.describe()
     assert "9 training and 3 validation images of 3 classes" in text
     assert f"labels of the validation images: {kaggle}/LOC_val_solution.csv" in text
-    assert "left out: 1 pictures (1 .jpeg): images of test" in text
+    assert "left out: 1 picture (1 .jpeg): images of test" in text
 
 
 def test_imagenet_of_kaggle_in_a_bucket(kaggle, s3_root):
