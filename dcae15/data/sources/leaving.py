@@ -22,8 +22,9 @@ class LeftOut:
 
     def __str__(self) -> str:
         """Say it in one line."""
+        end = f"; {self.mending}" if self.mending else ""
         by = f" ({counted(self.suffixes)})" if self.suffixes else ""
-        return f"{self.count:,} picture{'s' if self.count > 1 else ''}{by}: {self.reason}, for example '{self.examples[0]}'"
+        return f"{self.count:,} picture{'s' if self.count > 1 else ''}{by}: {self.reason}, for example '{self.examples[0]}'{end}"
 
 
 def leave(reason: str, paths: Iterable[str], mending: str = "", *, expected: bool = False) -> list[LeftOut]:

@@ -19,7 +19,6 @@ from dcae15.data.sources.containers import joined
 from dcae15.data.sources.leaving import LeftOut, leave, suffix_of
 from dcae15.data.sources.pictures import is_picture
 from dcae15.data.sources.tars import Member, members, open_tar, read_member
-from dcae15.errors import DataError
 
 _NUMBER, _TEXT = pa.int64(), pa.string()
 _SCHEMA = pa.schema(
@@ -42,6 +41,7 @@ class Said:
     number: int | None = None  # of the class
     text: str | None = None  # name of the class
     caption: str | None = None
+    wrong: str = ""  # why a label cannot be read
 
 
 def index(container: Container) -> pa.Table:
@@ -49,10 +49,10 @@ def index(container: Container) -> pa.Table:
 
     A sample is what has the same name up to the first dot; up to the last dot, where some samples would have several images
     otherwise. Not taken are members whose names begin with two underscores, JSON files of no image and no label, further images of
-    a sample, and others that are no images.
+    a sample, samples whose label cannot be read, and others that are no images.
 
     Raises:
-        DataError: the tar is damaged, an image is a link, or a label cannot be read; the member is named.
+        DataError: the tar is damaged, or an image is a link; the member is named.
     """
     images: list[Member] = []
     says: list[Said] = []
@@ -75,7 +75,8 @@ def index(container: Container) -> pa.Table:
     said: dict[str, list[Said]] = {}
     for part in says:
         said.setdefault((_last_dot if last else _first_dot)(part.path), []).append(part)
-    rows, further, double = [], [], []
+    rows, further, double, unread = [], [], [], []
+    wrong = ""
     for key, group in groups.items():
         plain = [member for member in group if _is_plain(member.path)] or group
         if len(plain) > 1:
@@ -83,6 +84,10 @@ def index(container: Container) -> pa.Table:
             continue
         further += [member.path for member in group if member is not plain[0]]
         one = _together(said.pop(key, []))
+        if one.wrong:
+            unread.append(plain[0].path)
+            wrong = wrong or one.wrong
+            continue
         rows.append((plain[0].path, one.number, one.text, plain[0].offset, plain[0].size, one.caption))
     alone = []
     for key, parts in said.items():
@@ -94,6 +99,7 @@ def index(container: Container) -> pa.Table:
     left = [
         *leave("further images of a sample", further, expected=True),
         *leave("several images of one sample", double, "leave one image in each sample"),
+        *leave("samples whose label cannot be read", unread, f"correct the labels, as {wrong}"),
         *leave("samples with a label and no image", alone, "add their images, or take their labels away"),
     ]
     table = pa.Table.from_pylist([dict(zip(_SCHEMA.names, row, strict=True)) for row in rows], _SCHEMA)
@@ -174,32 +180,28 @@ def _together(parts: Sequence[Said]) -> Said:
     def first(name: str) -> Any:
         return next((value for part in ordered if (value := getattr(part, name)) is not None), None)
 
-    return Said("", first("number"), first("text"), first("caption"))
+    number, text = first("number"), first("text")
+    unsaid = number is None and text is None
+    return Said("", number, text, first("caption"), next((p.wrong for p in parts if p.wrong), "") if unsaid else "")
 
 
 def _said(path: str, data: bytes, suffix: str, where: str) -> Said:
-    """Return what a member says of its sample: the number and the name of its class, its caption.
-
-    Raises:
-        DataError: it is no text, no JSON, or says an impossible label.
-    """
+    """Return what a member says of its sample: the number and the name of its class, its caption."""
     try:
         content = data.decode("utf-8-sig").strip()
-    except UnicodeDecodeError as error:
-        if suffix in (".txt", ".caption"):
-            return Said(path)
-        raise DataError(f"{where} is not a UTF-8 text ({error}): write the class as a number or a name.") from None
+    except UnicodeDecodeError:
+        return Said(path, wrong="" if suffix in (".txt", ".caption") else f"{where} is not a UTF-8 text")
     if suffix in (".txt", ".caption"):
         return Said(path, caption=content or None)
     if suffix == ".cls":
         number = int(content) if _INTEGER.fullmatch(content) else None
         if not content or len(content) > _MOST_NAME:
-            raise DataError(f"{where} holds {content[:40]!r}: a .cls holds the class as a number or a name.")
+            return Said(path, wrong=f"{where} holds {content[:40]!r}, but a .cls holds the class as a number or a name")
         return Said(path, number, content if number is None else None)
     try:
         values = json.loads(content)
-    except ValueError as error:
-        raise DataError(f"{where} holds {content[:40]!r}: no valid JSON ({error}).") from None
+    except (ValueError, RecursionError) as error:
+        return Said(path, wrong=f"{where} holds {content[:40]!r}, which is no valid JSON ({error})")
     if not isinstance(values, dict):
         return Said(path)
     label = values.get("label")
@@ -208,6 +210,6 @@ def _said(path: str, data: bytes, suffix: str, where: str) -> Said:
         text = label
     number = label if isinstance(label, int) and not isinstance(label, bool) else None
     if number is not None and abs(number) >= 1 << 62:
-        raise DataError(f"{where} has the label {number}, which is no number of a class: correct the label.")
+        return Said(path, wrong=f"{where} has the label {str(number)[:40]}, which is no number of a class")
     caption = next((values[name] for name in _CAPTIONS if isinstance(values.get(name), str) and values[name]), None)
     return Said(path, number, text, caption)

@@ -117,13 +117,9 @@ def test_links_are_named(tmp_path, kind, word):
             [("a.jpg", b"x"), ("a.png", b"x"), ("a.cls", b"1")],
             "No images .*2 pictures .*several images of one sample",
         ),
-        (
-            [("a.jpg", b"x"), ("a.cls", b" ")],
-            "train-0.tar: 'a.cls' holds '': a .cls holds the class as a number or a name",
-        ),
-        ([("a.jpg", b"x"), ("a.json", b"{")], "train-0.tar: 'a.json' holds '{': no valid JSON"),
+        ([("a.jpg", b"x"), ("a.json", b"{")], "No images .*cannot be read.*'a.json' holds '{', which is no valid JSON"),
         ([("a.jpg", b"x"), ("a.cls", b"-1")], "train-0.tar: 'a.jpg' has the label -1, but labels count from 0"),
-        ([("a.jpg", b"x"), ("a.json", said(label=1 << 70))], "train-0.tar: 'a.json' has the label"),
+        ([("a.jpg", b"x"), ("a.json", said(label=1 << 70))], "No images .*cannot be read.*'a.json' has the label"),
         (
             [("a.jpg", b"x"), ("a.cls", b"0"), ("b.jpg", b"x"), ("b.json", said(**{"class": "c"}))],
             "mixes labels in numbers and class names",
@@ -133,6 +129,24 @@ def test_links_are_named(tmp_path, kind, word):
 )
 def test_samples_that_are_not_whole(tmp_path, members, message):
     fails(tmp_path, message, *members)
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "detail"),
+    [
+        ("b.cls", b"\xff\xfe", "'b.cls' is not a UTF-8 text"),
+        ("b.cls", b"", "'b.cls' holds '', but a .cls holds the class as a number or a name"),
+        ("b.json", b"{", "'b.json' holds '{', which is no valid JSON"),
+        ("b.json", b"[" * 100_000, "'b.json' holds '[[["),
+        ("b.json", said(label=1 << 70), "'b.json' has the label 1180591620717411303424, which is no number"),
+    ],
+)
+def test_a_label_that_cannot_be_read_is_that_of_its_sample(tmp_path, name, data, detail):
+    write(tmp_path / "train-0.tar", tar_bytes([("a.jpg", b"A"), ("a.cls", b"0"), ("b.jpg", b"B"), (name, data)]))
+    source = opened(tmp_path)
+    assert source.train["id"].to_pylist() == ["train/0/a.jpg"]
+    assert source.lost == {"samples whose label cannot be read": 1}
+    assert detail in source.left_out[0].mending
 
 
 def test_the_list_of_class_names(tmp_path):
