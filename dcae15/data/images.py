@@ -15,6 +15,7 @@ from PIL.PngImagePlugin import PngImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
+from dcae15.data.formats import format_of
 from dcae15.errors import DataError
 
 Pixels = NDArray[np.uint8]
@@ -61,12 +62,6 @@ class BadImage(Exception):  # noqa: N818 - a finding about one image, which is s
     def __init__(self, reason: str, detail: str):
         super().__init__(f"{reason}: {detail}")
         self.reason = reason
-
-
-def format_of(data: bytes) -> str:
-    """Return the name of the format that a file's first bytes announce, "unknown" for others."""
-    reader = _reader_of(data)
-    return (reader.format if reader else None) or "unknown"
 
 
 def shorter_side(data: bytes) -> int:
