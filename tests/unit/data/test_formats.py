@@ -92,7 +92,7 @@ def test_what_is_no_picture(what):
 
 
 def test_names_are_known_for_one_reason_each():
-    assert formats.READABLE == READABLE.keys()
+    assert READABLE.keys() == formats.READABLE
 
 
 def test_hostile_beginnings_take_no_time():
