@@ -63,9 +63,9 @@ class PrepareWriter:
         table = shards.image_table(ids, labels, images.column() if isinstance(images, _RawImages) else images, metadata)
         return shards.write_shard(self.root, plan.path, table, rejected=rejected, statistics=statistics)
 
-    def _prepare(self, data: bytes | None) -> Any:
-        if data is None:
-            raise image_codec.BadImage("missing", "there is no such file")
+    def _prepare(self, data: bytes | image_codec.BadImage) -> Any:
+        if isinstance(data, image_codec.BadImage):
+            raise data
         image = inspection.decode(data, self.data)
         if self.data.crop == "random":
             side = inspection.stored_side(self.data)

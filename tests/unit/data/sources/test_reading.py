@@ -54,7 +54,9 @@ def test_an_error_ends_it_without_asking_for_the_rest(monkeypatch):
 def test_parts_of_files_whole_files_and_missing_ones(tmp_path):
     (tmp_path / "a").write_bytes(b"abcdef")
     uris = [f"{tmp_path}/a", f"{tmp_path}/a", f"{tmp_path}/none"]
-    assert list(reading.read_images(images(uris, [3, -1, -1]))) == [b"de", b"abcdef", None]
+    *found, missing = reading.read_images(images(uris, [3, -1, -1]))
+    assert (found, missing.reason) == ([b"de", b"abcdef"], "missing")
+    assert str(missing) == f"missing: Cannot read {tmp_path}/none: it does not exist."
 
 
 def test_a_container_that_is_gone_is_no_missing_image(tmp_path):
