@@ -27,7 +27,11 @@ from dcae15.stages.shard_writing import ShardPlan, write_shards
 from dcae15.stages.source_opening import copy_of, discard, open_source, remove_copies, unpack
 
 DRAWN_PER_PLAN = 500
+REJECTED = "rejected.jsonl"
+"""The quarantine list of an image set, beside its manifest."""
 
+# Reasons that may be gone when the user has mended something, without a trace in the listing: rights, a server, a list's file.
+_LOOK_AGAIN = {"missing", "forbidden", "unreachable"}
 _MOST_RAW_BYTES = 1 << 31  # a column has 32-bit offsets
 
 
@@ -156,6 +160,7 @@ def _write(config: Config, cluster: Cluster, source: Source, uri: str, fingerpri
     }
 
     losses = _Losses(uri, source, data.max_bad_fraction)
+    _forget_losses(uri, losses)
     records = write_shards(
         cluster,
         "prepare_images",
@@ -167,7 +172,7 @@ def _write(config: Config, cluster: Cluster, source: Source, uri: str, fingerpri
     )
     losses.check()
     rejected = [item for record in records for item in record.rejected]
-    storage.write_bytes(storage.join(uri, "rejected.jsonl"), _lines(rejected))
+    storage.write_bytes(storage.join(uri, REJECTED), _lines(rejected))
     splits = {
         split: artifacts.Split(
             tuple(r.shard for r in records if r.shard.path.startswith(split + "/") and r.shard.count)
@@ -185,6 +190,24 @@ def _write(config: Config, cluster: Cluster, source: Source, uri: str, fingerpri
         rejected=losses.reasons(),
         source=data.source,
     ).commit()
+
+
+def _forget_losses(uri: str, losses: _Losses) -> None:
+    """Remove the shards that made an earlier run fail and may be better now, so that the next one does not fail by them at once."""
+    if not storage.exists(storage.join(uri, REJECTED)):
+        return
+    records = shards.read_records(uri)
+    if losses.acceptable(sum(len(record.rejected) for record in records.values())):
+        return
+    again = [path for path, record in records.items() if _LOOK_AGAIN & {item["reason"] for item in record.rejected}]
+    for path in again:
+        for file in (path + ".json", path):  # without its side file it does not count
+            storage.remove(storage.join(uri, file))
+    if again:
+        print(
+            f"prepare_images: {len(again):,} shards are made again: images that could not be read may be there now",
+            flush=True,
+        )
 
 
 def draw_shapes(config: Config, cluster: Cluster) -> str:
@@ -225,11 +248,15 @@ class _Losses:
         too_small = {image_codec.LEFT_OUT: self.left_out} if self.left_out else {}
         return dict(Counter(item["reason"] for item in self.rejected)) | too_small
 
+    def acceptable(self, bad: int) -> bool:
+        """Tell whether an image set can be made although so many images are bad."""
+        return inspection.acceptable(self.source.count, bad, self.left_out, self.share)
+
     def check(self) -> None:
         """Raise DataError when there are too many; all of them are written down then."""
-        if inspection.acceptable(self.source.count, len(self.rejected), self.left_out, self.share):
+        if self.acceptable(len(self.rejected)):
             return
-        path = storage.join(self.uri, "rejected.jsonl")
+        path = storage.join(self.uri, REJECTED)
         try:
             storage.write_bytes(path, _lines(self.rejected))
         except StorageError:

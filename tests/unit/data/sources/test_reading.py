@@ -26,14 +26,14 @@ def test_remote_images_come_in_order_and_a_bounded_number_is_under_way(monkeypat
             asked.append(uri)
             if len(asked) == reading.IN_FLIGHT:
                 last.set()
-        if uri == "s3://b/0":
+        if uri == "s3://bucket/0":
             assert last.wait(10)
         return uri.encode()
 
     monkeypatch.setattr(storage, "read_bytes", read)
-    uris = [f"s3://b/{i}" for i in range(100)]
+    uris = [f"s3://bucket/{i}" for i in range(100)]
     stream = reading.read_images(images(uris))
-    assert next(stream) == b"s3://b/0"
+    assert next(stream) == b"s3://bucket/0"
     assert len(asked) <= reading.IN_FLIGHT + 1
     assert list(stream) == [uri.encode() for uri in uris[1:]]
 
@@ -47,7 +47,7 @@ def test_an_error_ends_it_without_asking_for_the_rest(monkeypatch):
 
     monkeypatch.setattr(storage, "read_bytes", read)
     with pytest.raises(StorageError, match="no"):
-        list(reading.read_images(images([f"s3://b/{i}" for i in range(1000)])))
+        list(reading.read_images(images([f"s3://bucket/{i}" for i in range(1000)])))
     assert len(asked) <= 2 * reading.IN_FLIGHT
 
 
