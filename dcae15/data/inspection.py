@@ -55,23 +55,24 @@ def inspect(images: pa.Table, kind: str, data: DataConfig) -> SourceFindings:
     """Read and decode images as prepare_images does."""
     found = SourceFindings()
     digests = []
-    for name, content in zip(images.column("id").to_pylist(), _contents(images, kind), strict=True):
+    for name, read in zip(images.column("id").to_pylist(), _contents(images, kind), strict=True):
+        content = b"" if isinstance(read, image_codec.BadImage) else read
         digests.append(hashlib.blake2b(content, digest_size=_DIGEST).digest() if content else bytes(_DIGEST))
-        found.bytes += len(content or b"")
+        found.bytes += len(content)
         if content:
             found.formats[format_of(content)] += 1
         try:
-            if content is None:
-                raise image_codec.BadImage("missing", "there is no such file")
+            if isinstance(read, image_codec.BadImage):
+                raise read
             side = min(decode(content, data).size)
         except image_codec.BadImage as error:
-            if content and error.reason == image_codec.LEFT_OUT:
+            if error.reason == image_codec.LEFT_OUT:
                 found.left_out += 1
                 found.sides[_bucket(image_codec.shorter_side(content))] += 1
                 continue
             found.bad[error.reason] += 1
             examples = found.examples.setdefault(error.reason, [])
-            examples += [f"{name}: {error}"] if len(examples) < EXAMPLES else []
+            examples += [_one_line(f"{name}: {error}")] if len(examples) < EXAMPLES else []
             continue
         found.sides[_bucket(side)] += 1
     found.digests = b"".join(digests)
@@ -128,7 +129,7 @@ def report(source: Source, found: SourceFindings, digests: NDArray[np.uint8]) ->
     lines.append(
         f"duplicates by content: {count:,}, of which {across:,} are validation images that are also trained on"
     )
-    lines += [f"  {copy} = {original}" for original, copy in pairs]
+    lines += [_one_line(f"  {copy} = {original}") for original, copy in pairs]
     lines.append(f"bad images: {sum(found.bad.values()):,}" + (f" ({_counts(found.bad)})" if found.bad else ""))
     lines += [f"  {example}" for examples in found.examples.values() for example in examples]
     return "\n".join(lines)
@@ -161,10 +162,15 @@ def refusal(source: Source, reasons: Mapping[str, int], share: float, examples: 
     return f"none of the {total:,} images of {source.uri} can be used ({_counts(reasons)}).{first}{larger}"
 
 
-def _contents(images: pa.Table, kind: str) -> Iterator[bytes | None] | Iterable[bytes]:
+def _contents(images: pa.Table, kind: str) -> Iterator[bytes | image_codec.BadImage] | Iterable[bytes]:
     if kind == "parquet" and images.num_rows:
         return parquet.read_rows(images.column("uri")[0].as_py(), images.column("offset").to_numpy())
     return read_images(images)
+
+
+def _one_line(text: str) -> str:
+    """Return text with names as they are, but for line breaks and other signs that are none."""
+    return "".join(sign if sign.isprintable() else repr(sign)[1:-1] for sign in text)
 
 
 def _counts(counts: Mapping[str, int]) -> str:

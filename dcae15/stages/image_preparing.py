@@ -27,7 +27,11 @@ from dcae15.stages.shard_writing import ShardPlan, write_shards
 from dcae15.stages.source_opening import copy_of, discard, open_source, remove_copies, unpack
 
 DRAWN_PER_PLAN = 500
+REJECTED = "rejected.jsonl"
+"""The quarantine list of an image set, beside its manifest."""
 
+# Reasons that may be gone when the user has mended something, without a trace in the listing: rights, a server, a list's file.
+_LOOK_AGAIN = {"missing", "forbidden", "unreachable"}
 _MOST_RAW_BYTES = 1 << 31  # a column has 32-bit offsets
 
 
@@ -66,9 +70,9 @@ class PrepareWriter:
         table = shards.image_table(ids, labels, pixels, metadata, captions)
         return shards.write_shard(self.root, plan.path, table, rejected=rejected, statistics=statistics)
 
-    def _prepare(self, data: bytes | None) -> Any:
-        if data is None:
-            raise image_codec.BadImage("missing", "there is no such file")
+    def _prepare(self, data: bytes | image_codec.BadImage) -> Any:
+        if isinstance(data, image_codec.BadImage):
+            raise data
         image = inspection.decode(data, self.data)
         if self.data.crop == "random":
             side = inspection.stored_side(self.data)
@@ -160,6 +164,7 @@ def _write(config: Config, cluster: Cluster, source: Source, uri: str, fingerpri
 
     losses = _Losses(uri, source, data.max_bad_fraction)
     losses.check()  # what the source itself leaves out may be too much
+    _forget_losses(uri, losses)
     records = write_shards(
         cluster,
         "prepare_images",
@@ -171,7 +176,7 @@ def _write(config: Config, cluster: Cluster, source: Source, uri: str, fingerpri
     )
     losses.check()
     rejected = [item for record in records for item in record.rejected]
-    storage.write_bytes(storage.join(uri, "rejected.jsonl"), _lines(rejected))
+    storage.write_bytes(storage.join(uri, REJECTED), _lines(rejected))
     splits = {
         split: artifacts.Split(
             tuple(r.shard for r in records if r.shard.path.startswith(split + "/") and r.shard.count)
@@ -189,6 +194,24 @@ def _write(config: Config, cluster: Cluster, source: Source, uri: str, fingerpri
         rejected=losses.reasons(),
         source=data.source,
     ).commit(**({"captions": source.captions} if source.captions else {}))
+
+
+def _forget_losses(uri: str, losses: _Losses) -> None:
+    """Remove the shards that made an earlier run fail and may be better now, so that the next one does not fail by them at once."""
+    if not storage.exists(storage.join(uri, REJECTED)):
+        return
+    records = shards.read_records(uri)
+    if losses.acceptable(sum(len(record.rejected) for record in records.values())):
+        return
+    again = [path for path, record in records.items() if _LOOK_AGAIN & {item["reason"] for item in record.rejected}]
+    for path in again:
+        for file in (path + ".json", path):  # without its side file it does not count
+            storage.remove(storage.join(uri, file))
+    if again:
+        print(
+            f"prepare_images: {len(again):,} shards are made again: images that could not be read may be there now",
+            flush=True,
+        )
 
 
 def draw_shapes(config: Config, cluster: Cluster) -> str:
@@ -229,17 +252,25 @@ class _Losses:
         too_small = {image_codec.LEFT_OUT: self.left_out} if self.left_out else {}
         return self.source.lost | dict(Counter(item["reason"] for item in self.rejected)) | too_small
 
+    def acceptable(self, bad: int) -> bool:
+        """Tell whether an image set can be made although so many images are bad."""
+        reasons = {**self.source.lost, "bad": bad, image_codec.LEFT_OUT: self.left_out}
+        return not inspection.refusal(self.source, reasons, self.share)
+
     def check(self) -> None:
         """Raise DataError when there are too many; all of them are written down then."""
-        if not inspection.refusal(self.source, self.reasons(), self.share):
+        if self.acceptable(len(self.rejected)):
             return
-        path = storage.join(self.uri, "rejected.jsonl")
+        examples = [f"{item['id']}: {item['detail']}" for item in self.rejected[:3]]
+        message = inspection.refusal(self.source, self.reasons(), self.share, examples)
+        if not self.rejected:
+            raise DataError(message)
+        path = storage.join(self.uri, REJECTED)
         try:
             storage.write_bytes(path, _lines(self.rejected))
         except StorageError:
             path = "(the list could not be written)"
-        examples = [f"{item['id']}: {item['detail']}" for item in self.rejected[:3]]
-        raise DataError(f"{inspection.refusal(self.source, self.reasons(), self.share, examples)} All bad ones: {path}")
+        raise DataError(f"{message} All bad ones: {path}")
 
 
 def _lines(rejected: list[dict[str, str]]) -> bytes:

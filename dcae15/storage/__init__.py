@@ -17,9 +17,11 @@ import xxhash
 from dcae15.errors import StorageError
 from dcae15.storage import local, remote
 from dcae15.storage.attempts import attempt, is_denied, is_missing
+from dcae15.storage.faults import fault_of_file
 from dcae15.storage.names import FileInfo, canonical, is_remote, join, resolve, temporary_name
 from dcae15.storage.ranges import open_range, read_range
 from dcae15.storage.remote import environment
+from dcae15.storage.web import host_of, shown
 
 CHECK_SECONDS = 10.0  # how long check_access retries: before any work, a typo is likelier than a hiccup
 
@@ -27,7 +29,7 @@ CHECK_SECONDS = 10.0  # how long check_access retries: before any work, a typo i
 def read_bytes(uri: str) -> bytes:
     """Return the content of a file. Raises StorageError: the file does not exist or cannot be read."""
     uri = canonical(uri)
-    return attempt(uri, "read", lambda: remote.read(uri) if is_remote(uri) else Path(uri).read_bytes())
+    return attempt(uri, "read", lambda: remote.read(uri) if is_remote(uri) else local.path_of(uri).read_bytes())
 
 
 def write_bytes(uri: str, data: bytes | memoryview) -> None:
@@ -53,7 +55,7 @@ def create_bytes(uri: str, data: bytes) -> bool:
     mark = uuid.uuid4().hex
 
     def create() -> bool:
-        return remote.create(uri, data, mark) if is_remote(uri) else local.create(Path(uri), data)
+        return remote.create(uri, data, mark) if is_remote(uri) else local.create(local.path_of(uri), data)
 
     return attempt(uri, "create", create)
 
@@ -79,7 +81,7 @@ def open_read(uri: str) -> BinaryIO:
             a remote file was overwritten since it was opened.
     """
     uri = canonical(uri)
-    return attempt(uri, "open", lambda: remote.open_read(uri) if is_remote(uri) else Path(uri).open("rb"))
+    return attempt(uri, "open", lambda: remote.open_read(uri) if is_remote(uri) else local.path_of(uri).open("rb"))
 
 
 def file_info(uri: str) -> FileInfo:
@@ -126,7 +128,7 @@ def remove(uri: str) -> None:
     uri = canonical(uri)
     if uri in {"/", str(Path.home())} or (is_remote(uri) and "/" not in uri.partition("://")[2]):
         raise StorageError(f"Refusing to remove all of {uri}. Name a folder in it.")
-    attempt(uri, "remove", lambda: remote.remove(uri) if is_remote(uri) else local.remove(Path(uri)))
+    attempt(uri, "remove", lambda: remote.remove(uri) if is_remote(uri) else local.remove(local.path_of(uri)))
 
 
 def remove_unfinished(uri: str) -> None:
@@ -137,7 +139,7 @@ def remove_unfinished(uri: str) -> None:
     """
     uri = canonical(uri)
     if not is_remote(uri):
-        attempt(uri, "clean", lambda: local.remove_unfinished(Path(uri)))
+        attempt(uri, "clean", lambda: local.remove_unfinished(local.path_of(uri)))
 
 
 def sha256(data: bytes | memoryview) -> str:
@@ -177,4 +179,4 @@ def _write(uri: str, data: bytes | memoryview) -> None:
     if is_remote(uri):
         remote.write(uri, bytes(data))
     else:
-        local.write(Path(uri), data)
+        local.write(local.path_of(uri), data)

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from dcae15.errors import StorageError
+from dcae15.storage import web
 
 RETRY_SECONDS = 60.0  # transient errors are retried for this long
 RETRY_FIRST_DELAY = 0.2  # seconds; the upper bound of the random delay doubles with every attempt ...
@@ -21,6 +22,7 @@ AWS_VARIABLES = "AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_ENDPOINT_URL (if 
 # Names of classes instead of the classes: botocore, aiohttp, urllib3 and fsspec each bring their own.
 _UNREACHABLE_ERRORS = {"ConnectionError", "TimeoutError", "ClientConnectionError"}
 _TRANSIENT_ERRORS = {"HTTPClientError", "ClientPayloadError", "IncompleteRead", "ResponseParserError"}
+_TLS_ERRORS = {"SSLError", "ClientSSLError"}
 _CREDENTIAL_ERRORS = {"NoCredentialsError", "PartialCredentialsError", "CredentialRetrievalError", "ProfileNotFound"}
 _TRANSIENT_CODES = {
     "SlowDown", "RequestTimeout", "InternalError", "ServiceUnavailable", "Throttling", "ThrottlingException",
@@ -49,6 +51,8 @@ _T = TypeVar("_T")
 def attempt(uri: str, action: str, operation: Callable[[], _T], seconds: float | None = None) -> _T:
     """Run a storage operation, with exponential backoff and full jitter between attempts.
 
+    A server that says how long to wait (Retry-After) is asked again no earlier; where that is too long, not at all.
+
     Args:
         uri: what the operation works on; for messages.
         action: what it does there, a verb; for messages.
@@ -67,10 +71,13 @@ def attempt(uri: str, action: str, operation: Callable[[], _T], seconds: float |
             raise  # explained already, or a mistake in code that no user can mend
         except Exception as error:  # every file system brings its own exceptions
             transient = _is_transient(error)
+            if web.is_web(uri) and _is_unreachable(error):
+                limit = min(limit, web.RETRY_SECONDS)
             delay = _jitter.uniform(0, min(RETRY_LONGEST_DELAY, RETRY_FIRST_DELAY * 2 ** min(tries, 20)))
+            delay = max(delay, web.asked_delay(error, _response(error)))
             if not transient or time.monotonic() - start + delay > limit:
                 after = f" Gave up after {tries + 1} attempts in {time.monotonic() - start:.0f} s." if transient else ""
-                raise StorageError(f"Cannot {action} {uri}: {_explain(error, uri)}{after}") from error
+                raise StorageError(f"Cannot {action} {web.shown(uri)}: {_explain(error, uri)}{after}") from error
         time.sleep(delay)
     raise AssertionError("an endless loop has ended")
 
@@ -87,7 +94,8 @@ def is_denied(error: BaseException | None) -> bool:
 
 def is_missing(error: BaseException) -> bool:
     """Tell whether a StorageError says that a file does not exist, in a bucket that does."""
-    return isinstance(error.__cause__, FileNotFoundError) and error_code(error.__cause__) != "NoSuchBucket"
+    gone = isinstance(error.__cause__, FileNotFoundError) or getattr(error.__cause__, "status", 0) == 410
+    return gone and error_code(error.__cause__) != "NoSuchBucket"
 
 
 def _response(error: BaseException | None) -> dict[str, Any]:
@@ -100,18 +108,25 @@ def _response(error: BaseException | None) -> dict[str, Any]:
     return {}
 
 
+def _is_unreachable(error: BaseException) -> bool:
+    names = {kind.__name__ for kind in type(error).__mro__}
+    return bool(names & _UNREACHABLE_ERRORS) and not names & _TLS_ERRORS
+
+
 def _is_transient(error: BaseException) -> bool:
     names = {kind.__name__ for kind in type(error).__mro__}
     if names & (_UNREACHABLE_ERRORS | _TRANSIENT_ERRORS):
-        return "SSLError" not in names
-    status = _response(error).get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
-    return error_code(error) in _TRANSIENT_CODES or status == 429 or (status >= 500 and status != 501)
+        return not names & _TLS_ERRORS
+    status = web.status_of(error, _response(error))
+    return error_code(error) in _TRANSIENT_CODES or status in (408, 429) or (status >= 500 and status != 501)
 
 
 def _explain(error: Exception, uri: str) -> str:
     """Say in one sentence what is wrong and in another what to do, without the value of any secret."""
     if isinstance(error, OSError) and "://" not in uri and error.errno in _LOCAL_REASONS:
         return _LOCAL_REASONS[error.errno]
+    if web.is_web(uri):
+        return web.explain(error, web.status_of(error, {}), _is_unreachable(error))
     code, names = error_code(error), {kind.__name__ for kind in type(error).__mro__}
     if code == "NoSuchBucket":
         bucket = uri.partition("://")[2].partition("/")[0]

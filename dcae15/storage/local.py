@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from dcae15.storage.names import FileInfo, is_temporary, temporary_name
+from dcae15.storage.names import FileInfo, actual, is_temporary, printable, temporary_name
+
+
+def path_of(uri: str) -> Path:
+    """Return the path of a canonical local place."""
+    return Path(actual(uri))
 
 
 def write(path: Path, data: bytes | memoryview) -> None:
@@ -29,16 +35,20 @@ def create(path: Path, data: bytes) -> bool:
 
 def exists(path: str) -> bool:
     """Tell whether there is such a file, or a folder that holds at least one file."""
-    return Path(path).is_file() or any(files(path))
+    return path_of(path).is_file() or any(files(path))
 
 
 def info(path: str) -> FileInfo:
     """Return size and version of a file; its path is empty."""
-    return _info("", Path(path).stat())
+    return _info("", path_of(path).stat())
 
 
 def files(folder: str, prefix: str = "", above: tuple[str, ...] = ()) -> Iterator[FileInfo]:
-    """Yield all files below a folder, through symbolic links, in no order; nothing if it is no folder."""
+    """Yield all files below a folder, through symbolic links, in no order; nothing if it is no folder.
+
+    Their paths are printable, see `dcae15.storage.names.printable`. Links that lead nowhere are left out.
+    """
+    folder = folder if above else actual(folder)
     real = os.path.realpath(folder)
     if real in above:
         return  # a link to a folder that holds it
@@ -49,11 +59,18 @@ def files(folder: str, prefix: str = "", above: tuple[str, ...] = ()) -> Iterato
     for entry in entries:
         if is_temporary(entry.name):
             continue
-        if entry.is_dir():
-            yield from files(entry.path, f"{prefix}{entry.name}/", (*above, real))
-        elif entry.is_file():
+        name = prefix + printable(entry.name)
+        try:
+            is_folder, is_file = entry.is_dir(), entry.is_file()
+        except OSError as error:
+            if error.errno != errno.ELOOP:
+                raise
+            continue  # a link to itself
+        if is_folder:
+            yield from files(entry.path, f"{name}/", (*above, real))
+        elif is_file:
             with contextlib.suppress(FileNotFoundError):  # removed in the meantime
-                yield _info(prefix + entry.name, entry.stat())
+                yield _info(name, entry.stat())
 
 
 def remove(path: Path) -> None:

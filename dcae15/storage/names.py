@@ -15,6 +15,7 @@ _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://(.*)", re.DOTALL)
 _BROKEN_SCHEME = re.compile(r"(s3|s3a|gs|gcs|az|abfs|hdfs|https?):/(?!/)")
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]+|arn:aws[a-z-]*:s3.*")
 _UNSET = re.compile(r"\$(?:[A-Za-z_]\w*|\{[^}]*\})")
+_ESCAPED = re.compile(rb"\\x([89a-f][0-9a-f])")
 _TEMPORARY = re.compile(r"(?:^|/)\.tmp-[0-9a-f]{32}(?:/|$)")
 
 
@@ -65,7 +66,7 @@ def canonical(uri: str) -> str:
         raise StorageError("An empty path names no storage. Give a folder, or s3://bucket/folder.")
     match = _SCHEME.match(uri)
     if match and match[1].lower() != "file":
-        return _canonical_remote(match[1].lower(), match[2].strip("/"))
+        return _canonical_remote(match[1].lower(), match[2])
     if _BROKEN_SCHEME.match(uri):
         raise StorageError(f"{uri} lacks a slash after the scheme. Write {uri.replace(':/', '://', 1)}.")
     try:
@@ -73,11 +74,33 @@ def canonical(uri: str) -> str:
     except RuntimeError as error:
         raise StorageError(f"The home folder in {uri} cannot be found. Write the full path.") from error
     # Path.resolve would replace symbolic links; and abspath keeps two leading slashes.
-    return "/" + os.path.abspath(path).lstrip("/")  # noqa: PTH100
+    return printable("/" + os.path.abspath(path).lstrip("/"))  # noqa: PTH100
+
+
+def printable(path: str) -> str:
+    r"""Return a local path that any text can hold: bytes that are no UTF-8 become ``\xff``, which `actual` takes back."""
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        return os.fsencode(path).decode("utf-8", "backslashreplace")
+    return path
+
+
+def actual(path: str) -> str:
+    """Return the local path that a printable one stands for: names that exist as they are written stay so."""
+    if "\\x" not in path:
+        return path
+    found = ""
+    for part in path.split("/"):
+        raw = os.fsdecode(_ESCAPED.sub(lambda match: bytes([int(match[1], 16)]), part.encode()))
+        is_raw = raw != part and not os.path.lexists(f"{found}{part}") and os.path.lexists(f"{found}{raw}")
+        found += f"{raw if is_raw else part}/"
+    return found[:-1]
 
 
 def _canonical_remote(scheme: str, rest: str) -> str:
     scheme = "s3" if scheme == "s3a" else scheme
+    rest = rest if scheme in ("http", "https") else rest.strip("/")
     bucket = rest.partition("/")[0]
     # Secret keys may hold slashes, so the @ after them may come late; only names of access points hold colons.
     in_bucket = scheme == "s3" and not bucket.startswith("arn:") and re.search("[:@]", bucket)
@@ -88,7 +111,7 @@ def _canonical_remote(scheme: str, rest: str) -> str:
         )
     if not bucket or (scheme == "s3" and not _BUCKET.fullmatch(bucket)):
         raise StorageError(f"{scheme}://{bucket} names no valid bucket. Write {scheme}://bucket/folder.")
-    if "?versionId=" in rest:
+    if "?versionId=" in rest and scheme not in ("http", "https"):
         raise StorageError(f"{scheme}://{rest} asks for a version of an object. Name the object alone.")
     return f"{scheme}://{rest}"
 

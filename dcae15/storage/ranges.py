@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import io
-from pathlib import Path
 from typing import BinaryIO, cast
 
 from dcae15.errors import StorageError
-from dcae15.storage import remote
+from dcae15.storage import local, remote
 from dcae15.storage.attempts import attempt
 from dcae15.storage.names import canonical, is_remote
 
@@ -23,7 +22,7 @@ def read_range(uri: str, offset: int, size: int) -> bytes:
     def read() -> bytes:
         if is_remote(uri):
             return remote.read_range(uri, offset, size) if size else b""
-        with Path(uri).open("rb") as file:
+        with local.path_of(uri).open("rb") as file:
             file.seek(offset)
             return file.read(size)
 

@@ -12,6 +12,7 @@ from typing import Any, BinaryIO, cast
 import fsspec
 
 from dcae15.errors import StorageError
+from dcae15.storage import web
 from dcae15.storage.attempts import attempt, error_code
 from dcae15.storage.names import FileInfo, is_temporary
 
@@ -151,6 +152,14 @@ def _filesystem(uri: str) -> Any:
     return _connect(uri.partition("://")[0], os.getpid(), hash(frozenset(environment().items())))
 
 
+def _web_options() -> dict[str, Any]:
+    import aiohttp  # what fsspec reads the web with
+
+    # Its own limit is five minutes for a whole file, which a dead host would cost and a large file may need.
+    limits = aiohttp.ClientTimeout(total=None, sock_connect=web.CONNECT_SECONDS, sock_read=web.READ_SECONDS)
+    return {"client_kwargs": {"timeout": limits}}
+
+
 @functools.lru_cache(maxsize=4)
 def _connect(scheme: str, process: int, variables: int) -> Any:
     try:
@@ -159,7 +168,7 @@ def _connect(scheme: str, process: int, variables: int) -> Any:
         raise StorageError(f"There is no storage scheme {scheme}://. Use a local folder, s3:// or gs://.") from error
     except ImportError as error:
         raise StorageError(f"{scheme}:// needs a package that is not installed: {error}.") from error
-    options = _S3_OPTIONS if scheme == "s3" else {}
+    options = _S3_OPTIONS if scheme == "s3" else _web_options() if scheme in ("http", "https") else {}
     filesystem: Any = kind(use_listings_cache=False, skip_instance_cache=True, **options)
     if scheme == "s3":
         filesystem.retries = 1  # attempt() does it, with jitter and for more kinds of errors

@@ -92,3 +92,27 @@ def test_captions_go_with_their_images(tmp_path, encoding):
     assert (found, plan.count) == ({"0.png": "zero", "2.png": None}, 3)
     [(_, record)] = written(tmp_path / "plain", layouts.as_folder(tmp_path / "folder", layouts.pictures()[:2]))
     assert "caption" not in shards.read_shard(str(tmp_path / "plain"), record.shard).column_names
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5])
+def test_a_run_that_failed_by_unread_images_reads_them_again(tmp_path, share, capsys):
+    """Where rights or a server were mended, no listing shows it; within the share the shards stay."""
+    items = [layouts.Picture("train", "a", f"{i}.png", layouts.encoded(i, kind="PNG")) for i in range(60)]
+    uri = layouts.as_folder(tmp_path / "source", items)
+    source = sources.assemble(sources.find(uri), [], Selection())
+    (tmp_path / "source/train/a/3.png").unlink()
+    layouts.write(tmp_path / "source/train/a/4.png", b"")
+    out, data = str(tmp_path / "out"), DataConfig(source=uri, resolution=16, shard_images=1)
+    writer = PrepareWriter(out, data)
+    for plan in (ShardPlan(f"{i}.parquet", 1, t) for i, t in enumerate(sources.deal(source.train, 1, seed=0))):
+        writer.write(plan)
+    losses = prepare._Losses(out, source, share)
+    prepare._forget_losses(out, losses)
+    assert len(shards.read_records(out)) == 60, "the earlier run did not fail"
+    layouts.write(tmp_path / "out/rejected.jsonl", b"")
+    prepare._forget_losses(out, losses)
+    records = shards.read_records(out)
+    left = {line["reason"] for record in records.values() for line in record.rejected}
+    assert left == ({"empty"} if share == 0 else {"empty", "missing"})
+    assert len(records) == (59 if share == 0 else 60)
+    assert ("1 shards are made again" in capsys.readouterr().out) == (share == 0)

@@ -155,4 +155,5 @@ def test_lists_that_are_wrong(tmp_path, text, message):
 def test_files_that_do_not_exist_are_found_when_they_are_read(tmp_path):
     write(tmp_path / "a.jpg", b"A")
     source = opened(tmp_path / "list.csv", "uri,label\na.jpg,1\nb.jpg,1\n")
-    assert list(read_images(source.train)) == [b"A", None]
+    first, second = read_images(source.train)
+    assert (first, second.reason) == (b"A", "missing")

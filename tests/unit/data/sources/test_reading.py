@@ -26,14 +26,14 @@ def test_remote_images_come_in_order_and_a_bounded_number_is_under_way(monkeypat
             asked.append(uri)
             if len(asked) == reading.IN_FLIGHT:
                 last.set()
-        if uri == "s3://b/0":
+        if uri == "s3://bucket/0":
             assert last.wait(10)
         return uri.encode()
 
     monkeypatch.setattr(storage, "read_bytes", read)
-    uris = [f"s3://b/{i}" for i in range(100)]
+    uris = [f"s3://bucket/{i}" for i in range(100)]
     stream = reading.read_images(images(uris))
-    assert next(stream) == b"s3://b/0"
+    assert next(stream) == b"s3://bucket/0"
     assert len(asked) <= reading.IN_FLIGHT + 1
     assert list(stream) == [uri.encode() for uri in uris[1:]]
 
@@ -47,14 +47,16 @@ def test_an_error_ends_it_without_asking_for_the_rest(monkeypatch):
 
     monkeypatch.setattr(storage, "read_bytes", read)
     with pytest.raises(StorageError, match="no"):
-        list(reading.read_images(images([f"s3://b/{i}" for i in range(1000)])))
+        list(reading.read_images(images([f"s3://bucket/{i}" for i in range(1000)])))
     assert len(asked) <= 2 * reading.IN_FLIGHT
 
 
 def test_parts_of_files_whole_files_and_missing_ones(tmp_path):
     (tmp_path / "a").write_bytes(b"abcdef")
     uris = [f"{tmp_path}/a", f"{tmp_path}/a", f"{tmp_path}/none"]
-    assert list(reading.read_images(images(uris, [3, -1, -1]))) == [b"de", b"abcdef", None]
+    *found, missing = reading.read_images(images(uris, [3, -1, -1]))
+    assert (found, missing.reason) == ([b"de", b"abcdef"], "missing")
+    assert str(missing) == f"missing: Cannot read {tmp_path}/none: it does not exist."
 
 
 def test_a_container_that_is_gone_is_no_missing_image(tmp_path):
