@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -27,7 +28,7 @@ from dcae15.data.sources.common import (
 from dcae15.data.sources.containers import COMPRESSED, require_one_set, split_containers
 from dcae15.data.sources.imagenet_tars import Remember
 from dcae15.data.sources.leaving import LeftOut, leave, suffix_of
-from dcae15.data.sources.pictures import SUFFIXES, sort_files
+from dcae15.data.sources.pictures import ARCHIVES, SUFFIXES, sort_files
 from dcae15.errors import ConfigError, DataError
 from dcae15.storage import FileInfo
 
@@ -62,6 +63,8 @@ def find(uri: str, kind: str = "auto", remember: Remember = lambda tar, make: ma
     if uri.lower().endswith((*_LISTS, *_TARS)):
         return _find_file(uri, kind)
     files = tuple(storage.list_files(uri))
+    if not files:
+        _require_folder(uri)
     if kind == "list":
         raise ConfigError(
             f"data.kind is 'list', but data.source {uri} is no .csv, .tsv or .parquet file: name the list itself."
@@ -110,6 +113,18 @@ def _find_file(uri: str, kind: str) -> Listing:
         return Listing(uri, fits, ())
     files = (storage.file_info(uri),)
     return Listing(uri, fits, files, tuple(split_containers(fits, uri, files)))
+
+
+def _require_folder(uri: str) -> None:
+    """Raise DataError when a source that holds no files is a file, or is not there."""
+    name = uri.rpartition("/")[2]
+    if storage.exists(uri):
+        packed = " Unpack it, and name the folder." if suffix_of(name) in ARCHIVES else ""
+        raise DataError(
+            f"data.source {uri} is a file of no known kind. Expected a folder, or one of {', '.join((*_LISTS, '.tar'))}.{packed}"
+        )
+    if not (storage.is_remote(uri) or Path(uri).is_dir()):
+        raise DataError(f"data.source {uri} does not exist: there is no such file or folder.")
 
 
 def _kind_of(uri: str, files: Sequence[FileInfo]) -> str:

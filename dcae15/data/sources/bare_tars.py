@@ -47,8 +47,8 @@ def by_place(
     containers = listing.containers
     paths = [table.column("path").to_pylist() for table in tables]
     folders = [_folders(container, own) for container, own in zip(containers, paths, strict=True)]
-    captions = any(table.column("caption").null_count < table.num_rows for table in tables)
-    how = "none" if captions and selection.labels == "auto" else selection.labels
+    captions = sum(table.num_rows - table.column("caption").null_count for table in tables)
+    how = "none" if 2 * captions > sum(map(len, paths)) and selection.labels == "auto" else selection.labels
     found = arrange(listing.uri, Counter(folder for own in folders for folder in own), how, selection.join)
     names, what = _names(containers, paths, folders, found, how)
     left = [*left]
@@ -68,12 +68,20 @@ def by_place(
     for place, some in away.items():
         left += leave(place.reason or OF_TEST, some, place.mending, expected=not place.mending)
     nothing = pa.chunked_array([pa.nulls(len(texts), pa.int64())])
-    classes = labels.assign(listing.uri, nothing, pa.chunked_array([pa.array(texts, pa.string())]), (), str)
+    classes = labels.assign(
+        listing.uri, nothing, pa.chunked_array([pa.array(texts, pa.string())]), sorted(set(texts)), str
+    )
     images = tables_of([container for container, _ in parts], [table for _, table in parts], classes)
     if "val" in images:
         in_split = {s: [classes.names[i] for i in pc.unique(t.column("label")).to_pylist()] for s, t in images.items()}
         common.require_known(listing.uri, in_split["train"], in_split["val"])
     return common.select(listing, classes.names, images, selection, left, others, [what, *found.notes])
+
+
+def has_folders(paths: Sequence[str]) -> bool:
+    """Tell whether most images of tars lie in several folders."""
+    folders = [path.rpartition("/")[0] for path in paths]
+    return len(set(folders)) > 1 and 2 * sum(map(bool, folders)) > len(folders)
 
 
 def _folders(container: Container, paths: Sequence[str]) -> list[Folder]:

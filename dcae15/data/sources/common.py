@@ -16,7 +16,7 @@ import pyarrow.compute
 from numpy.typing import NDArray
 
 from dcae15.data.sources.layout import Labels
-from dcae15.data.sources.leaving import LeftOut, counted, leave, merged
+from dcae15.data.sources.leaving import LeftOut, counted, leave, merged, printable
 from dcae15.errors import ConfigError, DataError, nearest
 from dcae15.storage import FileInfo
 
@@ -137,7 +137,8 @@ class Source:
 
 
 def _short(text: str) -> str:
-    return text if len(text) <= 40 else text[:37] + "..."
+    shown = printable(text)
+    return shown if len(shown) <= 40 else shown[:37] + "..."
 
 
 def state_of(info: FileInfo) -> int:
@@ -175,7 +176,7 @@ def require_known(uri: str, train: Sequence[str], val: Sequence[str], place: str
     if unknown:
         raise DataError(
             f"'{uri}' has {len(unknown)} classes in {place} that {place.replace('val', 'train')} lacks, for example "
-            f"'{unknown[0]}': use the same classes in both."
+            f"'{unknown[0]}'{nearest(unknown[0], set(train))}: use the same classes in both."
         )
 
 

@@ -52,6 +52,8 @@ def assemble(listing: Listing, tables: Sequence[pa.Table], selection: Selection)
             away.setdefault(place, []).append(info.path)
     for place, paths in away.items():
         left += leave(place.reason or layout.OF_TEST, paths, place.mending, expected=not place.mending)
+    if truth is None and found.labelled:
+        left += rows["val"].without_few_unlabelled()
     if not rows["val"].names:
         del rows["val"]
     elif missing := rows["val"].unlabelled() if found.labelled else "":
@@ -76,6 +78,16 @@ class _Rows:
         self.names.append(place.name)
         self.ids.append(f"{place.path}/{info.path.rpartition('/')[2]}" if place.path else info.path)
 
+    def without_few_unlabelled(self) -> list[LeftOut]:
+        """Take away the images that lie in no folder of a class, if these are few; return them as left out."""
+        loose = [i for i, name in enumerate(self.names) if not name]
+        if len(loose) > layout.FEW * len(self.names):
+            return []
+        for i in reversed(loose):
+            del self.names[i], self.ids[i]
+        away = [self.infos.pop(i).path for i in reversed(loose)]
+        return leave(layout.LOOSE, reversed(away), layout.LOOSE_MENDING)
+
     def unlabelled(self) -> str:
         """Return the path of the first image without a class; empty without."""
         return next((info.path for info, name in zip(self.infos, self.names, strict=True) if not name), "")
@@ -94,8 +106,8 @@ def _joined(
     if len(set(every)) < len(every):  # several folders are of one split: names are different with them only
         for rows in splits.values():
             rows.ids = [info.path for info in rows.infos]
-    if selection.labels == "auto" and set(splits["train"].names) == {layout.UNLABELLED}:
-        _name_by_wnid(splits)
+    if selection.labels == "auto" and set(splits["train"].names) == {layout.UNLABELLED} and _name_by_wnid(splits):
+        notes = ["classes: the WordNet ids that all names of images begin with", *notes[1:]]
     names = {split: sorted(set(rows.names)) for split, rows in splits.items()}
     common.require_known(uri, names["train"], names.get("val", []))
     numbers = {name: label for label, name in enumerate(names["train"])}
@@ -109,12 +121,12 @@ def _joined(
     return common.select(listing, names["train"], images, selection, left, dict(others), notes)
 
 
-def _name_by_wnid(splits: dict[str, _Rows]) -> None:
+def _name_by_wnid(splits: dict[str, _Rows]) -> bool:
     """Take the WordNet ids in the names as classes, where all names of all splits have one (``n01440764_10026.JPEG``)."""
     found = {split: labels.wnids([info.path for info in rows.infos]) for split, rows in splits.items()}
-    if all(found.values()):
-        for split, rows in splits.items():
-            rows.names = list(found[split])
+    for split, rows in splits.items() if all(found.values()) else ():
+        rows.names = list(found[split])
+    return all(found.values())
 
 
 def _truth(uri: str, found: Layout, trained: set[str]) -> ground_truth.Truth | None:

@@ -67,6 +67,8 @@ def class_tars(outer: Container) -> pa.Table:
     found: dict[str, dict[str, object]] = {}
     with open_tar(outer, large_members=True) as file:
         for member in members(outer, file):
+            if "/." in f"/{member.path}":
+                continue
             match = _CLASS_TAR.fullmatch(member.path)
             if not match:
                 raise DataError(
@@ -92,6 +94,8 @@ def index(container: Container) -> pa.Table:
     others: Counter[str] = Counter()
     with open_tar(container) as file:
         for member in members(container, file):
+            if "/." in f"/{member.path}":
+                continue
             if is_picture(member.path, lambda: b""):
                 name = PurePosixPath(member.path).name
                 images.append({"name": name, "offset": member.offset, "size": member.size})

@@ -80,13 +80,15 @@ def assign(
         given: the names in the order of the labels, if somebody said them.
         where: describes row i in messages.
 
-    Classes are in the order of their numbers wherever all images have one, else in the order of ``given``, else of their sorted
-    names. With numbers, the names are ``given``, else the texts beside the numbers, else the numbers. Numbers that begin with 1 and
-    end with the last of ``given`` count from 1.
+    Texts that are all whole numbers count as numbers. Classes are in the order of their numbers wherever all images have one, else
+    in the order of ``given``, else of their sorted names. With numbers, the names are ``given``, else the texts beside the numbers,
+    else the numbers. Numbers that begin with 1 and end with the last of ``given`` count from 1.
 
     Raises:
         DataError: a label is out of range or unknown, or number and text contradict each other.
     """
+    if texts.null_count == 0 and numbers.null_count and not set(pc.unique(texts).to_pylist()) <= set(given):
+        numbers, texts = numbers_or_names(texts)
     if numbers.null_count == 0:
         return _numbered(numbers.to_numpy().astype(np.int64), texts, given, where)
     if texts.null_count == 0:

@@ -5,17 +5,20 @@ Only the folders are looked at, not the pictures: ImageNet has 2,000 of these.
 
 from __future__ import annotations
 
+import re
+import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
-from dcae15.data.sources import splits
-from dcae15.data.sources.pictures import is_derived
+from dcae15.data.sources import beside, splits
+from dcae15.data.sources.beside import Folder
+from dcae15.data.sources.doubts import below_uri as _below
+from dcae15.data.sources.doubts import require_no_near_splits, require_one_set
 from dcae15.errors import DataError
 
 Labels = Literal["auto", "top", "leaf", "none"]
-Folder = tuple[str, ...]
 
 OF_TEST = "images of test, which have no use here"
 UNLABELLED = "images"  # the one class of pictures without classes
@@ -24,10 +27,11 @@ EXPECTED = (
     "classes"
 )
 
-_IMAGES = ("images", "imgs", "img", "image", "jpegimages", "jpegs", "photos", "pictures")
-_MASKS = ("mask", "annotation", "label", "segmentation", "trimap", "groundtruth", "ground_truth", "gt", "depth")
-_FEW = 0.1  # pictures that disagree with a layout are exceptions up to this share; else the layout is not taken
+_PART = re.compile(r"(?i:.*(?:^|[-_ ])|)(?i:part|shard|batch|chunk|archive)[-_ ]?\d+|\d{3}[A-Z0-9_]{5}")  # 100APPLE
+FEW = 0.1  # pictures that disagree with a layout are exceptions up to this share; else the layout is not taken
+LOOSE = "in no folder of a class"
 _NONE = "data.labels=none takes all pictures as one class"
+LOOSE_MENDING = f"move them into one, or: {_NONE}"
 
 
 @dataclass(frozen=True)
@@ -58,19 +62,28 @@ def arrange(uri: str, folders: Mapping[Folder, int], labels: Labels = "auto", jo
 
     - Splits: the outermost level where all folders, or train and most of the pictures, have words for splits. One level may hold
       folders of splits within classes. Several folders that each have splits are sets of their own, unless ``join``.
-    - Masks: folders called so beside one called ``images`` are left out.
+    - Masks, annotations and thumbnails beside the images are left out, see `beside.set_aside`.
     - Classes: the folders below the split. Folders of one letter that only sort others (``a/airfield``) are no classes. ``labels``
       says otherwise: "top" takes the first folder, "leaf" all folders down to the picture, "none" takes no folder.
 
     Raises:
         DataError: images to validate only; several sets; classes for a part of the pictures; the mending is said.
     """
+    away = beside.set_aside(folders)
+    folders = {folder: count for folder, count in folders.items() if folder not in away}
+    found = _arranged(uri, folders, labels, join)
+    return replace(found, places={**found.places, **{f: Place("", reason=reason) for f, reason in away.items()}})
+
+
+def _arranged(uri: str, folders: Mapping[Folder, int], labels: Labels, join: bool) -> Layout:
     at, said = _split_level(uri, folders)
     if at is None:
         base = _base(folders) if labels == "auto" else ()
         below = {folder: ("train", folder[len(base) :]) for folder in folders}
-        if labels == "auto" and not join:
-            _require_one_set(uri, [folder for _, folder in below.values()], base)
+        if labels == "auto":
+            require_no_near_splits(uri, folders)
+            if not join:
+                require_one_set(uri, [folder for _, folder in below.values()], base)
         return _with_classes(uri, folders, below, labels, "", base)
     heads = sorted({folder[:at] for folder in said})
     inside = len(heads) > 1 and all(len(folder) == at + 1 for folder in said)  # <class>/<split>/*
@@ -80,8 +93,10 @@ def arrange(uri: str, folders: Mapping[Folder, int], labels: Labels = "auto", jo
             f"'{uri}' holds {len(heads)} sets side by side, each with splits of its own: {names}. Name one of them, "
             f"data.source={_below(uri, heads[0])}, or take all as one with data.join=true."
         )
+    lone = len(_base({folder[:at]: 1 for folder in said})) if inside else 0
     below = {
-        folder: (said.get(folder, ""), (folder[:at] if inside else ()) + _undoubled(folder[at:])) for folder in folders
+        folder: (said.get(folder, ""), (folder[lone:at] if inside else ()) + _undoubled(folder[at:]))
+        for folder in folders
     }
     root = heads[0] if len(heads) == 1 else ()
     return _with_classes(uri, folders, below, labels, "<class>/<split>" if inside else "<split>", root)
@@ -126,6 +141,16 @@ def _split_level(uri: str, folders: Mapping[Folder, int]) -> tuple[int | None, d
     return None, {}
 
 
+def _without_sorters(below: Mapping[Folder, tuple[str, Folder]]) -> dict[Folder, tuple[str, Folder]]:
+    """Return the folders below the splits without those that name no class: a lone ``images``, parts, a camera's folders."""
+    heads = {rest[:1] for split, rest in below.values() if split == "train"}
+    lone = len(heads) == 1 and all(head and head[0].lower() in beside.IMAGES for head in heads)
+    parts = all(head and _PART.fullmatch(head[0]) for head in heads)
+    if not (lone or parts):
+        return dict(below)
+    return {folder: (split, rest[1:] if rest[:1] in heads else rest) for folder, (split, rest) in below.items()}
+
+
 def _base(folders: Mapping[Folder, int]) -> Folder:
     """Return the folder whose folders are the classes: a lone folder of nothing but folders is none."""
     base: Folder = ()
@@ -134,48 +159,6 @@ def _base(folders: Mapping[Folder, int]) -> Folder:
         if len(names) != 1 or not (name := names.pop()) or (*base, *name) in folders:
             return base
         base = (*base, *name)
-
-
-def _require_one_set(uri: str, folders: Iterable[Folder], base: Folder) -> None:
-    """Raise DataError when all folders hold the same folders, as color/ and grayscale/ would with the same classes in both."""
-    inner: dict[str, set[str]] = defaultdict(set)
-    for folder in folders:
-        if len(folder) < 2:
-            return
-        inner[folder[0]].add(folder[1])
-    sets = list(inner.values())
-    if len(sets) < 2 or len(sets[0]) < 2 or any(names != sets[0] for names in sets):
-        return
-    names = ", ".join(f"'{name}'" for name in sorted(inner)[:4]) + (", ..." if len(inner) > 4 else "")
-    raise DataError(
-        f"'{uri}' holds {len(inner)} folders with the same folders in each: {names}, with {_two(sets[0])}. It is not clear which "
-        f"are the classes. If they are the inner ones, these are sets side by side, perhaps of the same images: name one of them, "
-        f"data.source={_below(uri, (*base, min(inner)))}. If they are the outer ones, use data.labels=top; for both, "
-        f"data.labels=leaf."
-    )
-
-
-def _two(names: Iterable[str]) -> str:
-    first, second, *_ = sorted(names)
-    return f"'{first}' and '{second}'"
-
-
-def _masks(below: Mapping[Folder, tuple[str, Folder]]) -> tuple[dict[Folder, tuple[str, Folder]], set[Folder]]:
-    """Return the folders of images without the folder called ``images``, and those beside it that hold masks by their names."""
-    found, masks = dict(below), set[Folder]()
-    for split in {split for split, _ in below.values()} - {""}:
-        own = {folder: rest for folder, (said, rest) in below.items() if said == split}
-        heads = {rest[:1] for rest in own.values()}
-        named = {head for head in heads if head and head[0].lower() in _IMAGES}
-        if (
-            len(heads) < 2
-            or len(named) != 1
-            or not all(head and head[0].lower().startswith(_MASKS) for head in heads - named)
-        ):
-            continue
-        masks |= {folder for folder, rest in own.items() if rest[:1] not in named}
-        found |= {folder: (split, rest[1:]) for folder, rest in own.items() if rest[:1] in named}
-    return found, masks
 
 
 def _with_classes(
@@ -187,14 +170,13 @@ def _with_classes(
     root: Folder,
 ) -> Layout:
     """Return the layout whose splits are known, and the folders below them."""
-    below, masks = _masks(below)
-    below = {folder: what for folder, what in below.items() if folder not in masks}
+    below = _without_sorters(below) if labels == "auto" else below
     train = {folder: rest for folder, (split, rest) in below.items() if split == "train"}
     total = sum(folders[folder] for folder in train)
     loose = [folder for folder, rest in train.items() if not rest]
     share = sum(folders[folder] for folder in loose) / total
-    few = labels == "auto" and _FEW < share < 1
-    if few and share < 1 - _FEW:
+    few = labels == "auto" and FEW < share < 1
+    if few and share < 1 - FEW:
         example = next("/".join(folder) for folder, rest in train.items() if rest)
         alone = sum(folders[folder] for folder in loose)
         raise DataError(
@@ -204,17 +186,14 @@ def _with_classes(
         )
     labelled = labels != "none" and share < 1 and not few
     how = _depth(train.values(), labels)
-    places = {folder: Place("", reason="in folders of masks or annotations, by their names") for folder in masks}
+    places: dict[Folder, Place] = {}
     for folder, (split, rest) in below.items():
         path = "/".join((split, *rest) if form else folder)
         if not split:
             where = "outside of the folders of the splits"
             places[folder] = Place("", reason=where, mending="move them into one of these folders")
         elif labelled and not rest and split == "train":
-            where = "in no folder of a class"
-            places[folder] = Place("", reason=where, mending=f"move them into one, or: {_NONE}")
-        elif few and rest and is_derived("/".join(rest)):
-            places[folder] = Place("", reason="in folders of thumbnails or caches, by their names")
+            places[folder] = Place("", reason=LOOSE, mending=LOOSE_MENDING)
         else:
             places[folder] = Place(split, _class(rest, how) if labelled else UNLABELLED, path)
     what = {"top": "<class>/*", "leaf": "<class>/*, a class being all folders down to the image"}.get(
@@ -235,14 +214,17 @@ def _depth(rests: Iterable[Folder], labels: Labels) -> Literal["top", "leaf", "l
     deep = [rest for rest in rests if rest]
     heads = {rest[0] for rest in deep}
     sorted_by_letter = len(heads) > 1 and all(
-        len(rest) > 1 and len(rest[0]) == 1 and rest[1][:1].lower() == rest[0].lower() for rest in deep
+        len(rest) > 1 and len(rest[0]) == 1 and rest[0].isalpha() and rest[1][:1].lower() == rest[0].lower()
+        for rest in deep
     )
+    sorted_by_letter &= any(len(rest[1]) > 2 for rest in deep if len(rest) > 1)  # else these are parts of a hash
     return "letters" if sorted_by_letter else "top"
 
 
 def _class(rest: Folder, how: str) -> str:
     if not rest:
         return ""
+    rest = tuple(unicodedata.normalize("NFC", name) for name in rest)  # one name, whatever system wrote it
     return rest[0] if how == "top" else "/".join(rest if how == "leaf" else rest[1:])
 
 
@@ -259,7 +241,3 @@ def _notes(train: Mapping[Folder, Folder], how: str, labelled: bool) -> tuple[st
             f"each folder a class",
         )
     return ()
-
-
-def _below(uri: str, folder: Folder) -> str:
-    return "/".join((uri.rstrip("/"), *folder))

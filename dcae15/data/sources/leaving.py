@@ -18,30 +18,29 @@ class LeftOut:
     examples: tuple[str, ...]  # the first paths
     suffixes: dict[str, int] = field(default_factory=dict)  # how many by suffix
     mending: str = ""  # what to do about it, as an order to the user; empty where nothing needs to be done
+    noun: str = "picture"  # what they are, one of them
     expected: bool = False  # whether a documented rule leaves them out; else they count as bad images
 
     def __str__(self) -> str:
         """Say it in one line."""
         end = f"; {self.mending}" if self.mending else ""
         by = f" ({counted(self.suffixes)})" if self.suffixes else ""
-        return f"{self.count:,} picture{'s' if self.count > 1 else ''}{by}: {self.reason}, for example '{self.examples[0]}'{end}"
+        what = f"{self.count:,} {self.noun}{'s' if self.count > 1 else ''}{by}"
+        return f"{what}: {self.reason}, for example '{printable(self.examples[0])}'{end}"
 
 
-def leave(reason: str, paths: Iterable[str], mending: str = "", *, expected: bool = False) -> list[LeftOut]:
-    """Return the pictures of these paths as left out for a reason; nothing for no paths."""
+def leave(
+    reason: str, paths: Iterable[str], mending: str = "", *, noun: str = "picture", expected: bool = False
+) -> list[LeftOut]:
+    """Return the pictures of these paths as left out for a reason; nothing for no paths.
+
+    Where the ``noun`` says that they are something else, paths are only their names.
+    """
     found = list(paths)
     if not found:
         return []
-    return [
-        LeftOut(
-            reason,
-            len(found),
-            tuple(found[:EXAMPLES]),
-            dict(Counter(map(suffix_of, found))),
-            mending,
-            expected,
-        )
-    ]
+    suffixes = Counter(map(suffix_of, found)) if noun == "picture" else {}
+    return [LeftOut(reason, len(found), tuple(found[:EXAMPLES]), dict(suffixes), mending, noun, expected)]
 
 
 def merged(parts: Iterable[LeftOut]) -> tuple[LeftOut, ...]:
@@ -55,8 +54,13 @@ def merged(parts: Iterable[LeftOut]) -> tuple[LeftOut, ...]:
         suffixes = dict(Counter(other.suffixes) + Counter(part.suffixes))
         examples = (*other.examples, *part.examples)[:EXAMPLES]
         count = other.count + part.count
-        found[part.reason] = LeftOut(part.reason, count, examples, suffixes, part.mending, part.expected)
+        found[part.reason] = LeftOut(part.reason, count, examples, suffixes, part.mending, part.noun, part.expected)
     return tuple(found.values())
+
+
+def printable(text: str) -> str:
+    """Return a name as one line: control characters are written as in Python."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 def suffix_of(path: str) -> str:

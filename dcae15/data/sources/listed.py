@@ -22,6 +22,8 @@ from dcae15.errors import DataError
 _COLUMNS = ("uri", "label", "split", "id", "caption")
 _LABEL = "give each a label, or set data.labels=none to take all images as one class"
 _WEB = re.compile(r"https?://", re.IGNORECASE)
+_COLUMN = {**{name: name for name in _COLUMNS}, "text": "caption", "class": "label"}
+_PATHS = ("path", "file", "filename", "file_name", "filepath", "file_path", "image", "image_path", "img", "url")
 _EXPECTED = "uri, and if you like label, split (train, val or validation; test is left out), id and caption"
 
 
@@ -36,7 +38,7 @@ def assemble(listing: Listing, tables: Sequence[pa.Table], selection: Selection)
         DataError: the file is damaged, lacks columns, or a row is wrong; the row is named, the first below the header being 1.
     """
     uri = listing.uri
-    table = _read(uri)
+    table, columns = _read(uri)
     total = table.num_rows
     if not total:
         raise DataError(f"{uri} lists no images: it has no rows.")
@@ -85,7 +87,8 @@ def assemble(listing: Listing, tables: Sequence[pa.Table], selection: Selection)
         found = {s: [names[label] for label in pc.unique(t.column("label")).to_pylist()] for s, t in images.items()}
         common.require_known(uri, found["train"], found["val"], place="its split val")
     others = {"rows of test": total - len(used)} if total > len(used) else {}
-    return common.select(listing, names, images, selection, left, others, classes.notes)
+    notes = [*classes.notes, *([f"columns that are not read: {', '.join(columns)}"] if columns else [])]
+    return common.select(listing, names, images, selection, left, others, notes)
 
 
 def columns_of(uri: str) -> list[str]:
@@ -97,7 +100,8 @@ def columns_of(uri: str) -> list[str]:
         raise DataError(f"{uri} is no Parquet file, damaged or cut off ({error}). Fetch it again.") from error
 
 
-def _read(uri: str) -> pa.Table:
+def _read(uri: str) -> tuple[pa.Table, list[str]]:
+    """Return the known columns of the list, and the names of the others."""
     data = storage.read_bytes(uri)
     try:
         if uri.lower().endswith(".parquet"):
@@ -114,20 +118,53 @@ def _read(uri: str) -> pa.Table:
                 ),
             )
     except pa.ArrowException as error:
-        raise DataError(f"{uri} cannot be read as a list of images: {error}") from error
+        coded = data[:2] in (b"\xff\xfe", b"\xfe\xff") or "UTF8" in str(error)
+        advice = "; save it as UTF-8, with commas between the columns" if coded else ""
+        raise DataError(f"{uri} cannot be read as a list of images: {error}{advice}") from error
+    table = table.rename_columns([_COLUMN.get(name.strip().lower(), name) for name in table.column_names])
+    twice = next((name for name in _COLUMNS if table.column_names.count(name) > 1), "")
+    if twice:
+        raise DataError(f"{uri} has the column {twice} more than once: keep one of them.")
     if "uri" not in table.column_names:
         found = ", ".join(table.column_names) or "none"
-        raise DataError(f"{uri} lacks the column uri: found {found}; expected {_EXPECTED}.")
+        path = next((name for name in table.column_names if name.strip().lower() in _PATHS), "")
+        advice = (
+            f" Rename '{path}' to uri."
+            if path
+            else " Separate columns by commas."
+            if ";" in found or "\t" in found
+            else ""
+        )
+        raise DataError(f"{uri} lacks the column uri: found {found}; expected {_EXPECTED}.{advice}")
+    for name in table.column_names:
+        if name not in _COLUMNS and "split" not in table.column_names and _says_splits(table.column(name)):
+            raise DataError(f"{uri} has words for splits in the column '{name}': rename it to split, or take it away.")
+    others = [name for name in table.column_names if name not in _COLUMNS]
     table = table.select([name for name in _COLUMNS if name in table.column_names])
     for i, f in enumerate(table.schema):
         integers = f.name == "label" and pa.types.is_integer(f.type)
+        column = table.column(i)
+        if pa.types.is_floating(f.type):
+            column = pc.if_else(pc.is_nan(column), pa.scalar(None, f.type), column)
         try:
-            table = table.set_column(i, f.name, table.column(i).cast(pa.int64() if integers else pa.string()))
+            column = column.cast(pa.int64() if integers else pa.string())
+            if f.name in ("label", "split") and not integers:
+                column = pc.utf8_trim_whitespace(column)
+                column = pc.if_else(pc.equal(column, ""), pa.scalar(None, pa.string()), column)
+            table = table.set_column(i, f.name, column)
         except pa.ArrowException as error:
             raise DataError(
                 f"{uri} has {f.type} in the column {f.name}; expected text{' or numbers' if f.name == 'label' else ''}."
             ) from error
-    return table
+    return table, others
+
+
+def _says_splits(column: pa.ChunkedArray) -> bool:
+    """Tell whether a column holds nothing but words for splits, and more than one."""
+    if not pa.types.is_string(column.type):
+        return False
+    words = [split_word((text or "").strip()) for text in pc.unique(column).to_pylist()]
+    return len(set(words)) > 1 and all(words)
 
 
 def _splits(table: pa.Table, uri: str) -> NDArray[np.object_]:

@@ -55,31 +55,60 @@ def index(container: Container) -> pa.Table:
         binary = "bytes" in fields and (
             pa.types.is_binary(fields["bytes"]) or pa.types.is_large_binary(fields["bytes"])
         )
-        kind = schema.field("label").type if "label" in schema.names else pa.int64()
-        if not binary or not (pa.types.is_integer(kind) or pa.types.is_string(kind) or pa.types.is_large_string(kind)):
+        named = _class_label(schema.metadata)
+        label = "label" if "label" in schema.names or named not in schema.names else named
+        kind = _plain(schema.field(label).type) if label in schema.names else pa.int64()
+        if not binary or not (pa.types.is_integer(kind) or _is_text(kind)):
             found = ", ".join(f"{f.name}: {f.type}" for f in schema)
             raise DataError(
                 f"{container.name} has the columns {found}; expected {_EXPECTED}, as in Hugging Face's imagenet-1k."
             )
-        caption = next((n for n in _CAPTIONS if n in schema.names and pa.types.is_string(schema.field(n).type)), "")
+        caption = next((n for n in _CAPTIONS if n in schema.names and _is_text(_plain(schema.field(n).type))), "")
         columns = [
             *(["image.path"] if "path" in fields else []),
-            *(["label"] if "label" in schema.names else []),
+            *([label] if label in schema.names else []),
             *([caption] if caption else []),
         ]
         table = file.read(columns=columns, use_threads=False)
-        names, count = _stated_names(schema.metadata), file.metadata.num_rows
-    numbers = pa.types.is_integer(kind)
-    found = {
-        "name": pc.struct_field(table.column("image"), "path") if "path" in fields else None,
-        "label": table.column("label") if "label" in schema.names and numbers else None,
-        "text": table.column("label") if "label" in schema.names and not numbers else None,
-        "caption": table.column(caption) if caption else None,
-    }
-    rows = pa.table(
-        {f.name: pa.nulls(count, f.type) if (c := found[f.name]) is None else c.cast(f.type) for f in _INDEX}, _INDEX
-    )
-    return rows.replace_schema_metadata({"names": json.dumps(names)})
+        names, count = _stated_names(schema.metadata, label), file.metadata.num_rows
+        others = [name for name in schema.names if name not in ("image", label, caption)]
+        said = table.column(label).cast(kind) if label in schema.names else None
+        rows = {
+            "name": pc.struct_field(table.column("image"), "path") if "path" in fields else None,
+            "label": _known(said.cast(pa.int64()), names) if said is not None and pa.types.is_integer(kind) else None,
+            "text": _filled(said.cast(pa.string())) if said is not None and _is_text(kind) else None,
+            "caption": table.column(caption).cast(pa.string()) if caption else None,
+        }
+        found = pa.table(
+            {f.name: pa.nulls(count, f.type) if rows[f.name] is None else rows[f.name] for f in _INDEX}, _INDEX
+        )
+    return found.replace_schema_metadata({"names": json.dumps(names), "others": json.dumps(others)})
+
+
+def _plain(kind: pa.DataType) -> pa.DataType:
+    return kind.value_type if pa.types.is_dictionary(kind) else kind
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    return pa.types.is_string(kind) or pa.types.is_large_string(kind)
+
+
+def _known(numbers: pa.ChunkedArray, names: Sequence[str]) -> pa.ChunkedArray:
+    """Return labels with null for -1 where classes have names: that is how the hub writes that there is none."""
+    return pc.if_else(pc.equal(numbers, -1), pa.scalar(None, pa.int64()), numbers) if names else numbers
+
+
+def _filled(texts: pa.ChunkedArray) -> pa.ChunkedArray:
+    return pc.if_else(pc.equal(pc.utf8_trim_whitespace(texts), ""), pa.scalar(None, pa.string()), texts)
+
+
+def _class_label(metadata: dict[bytes, bytes] | None) -> str:
+    """Return the name of the one column that the metadata call a class label; "" for none or several."""
+    features = _features(metadata)
+    found = [
+        name for name, feature in features.items() if isinstance(feature, dict) and feature.get("_type") == "ClassLabel"
+    ]
+    return found[0] if len(found) == 1 else ""
 
 
 def assemble(listing: Listing, tables: Sequence[pa.Table], selection: Selection) -> Source:
@@ -135,7 +164,9 @@ def assemble(listing: Listing, tables: Sequence[pa.Table], selection: Selection)
     captions = [t.column("caption") for t in tables]
     ids = [numbered] if files.null_count else [named, numbered]
     splits = by_split(listing.containers, names, classes.labels, places, ids, captions)
-    return common.select(listing, names, splits, selection, left, listing.others, classes.notes)
+    columns = sorted({name for t in tables for name in json.loads(t.schema.metadata[b"others"])})
+    notes = [*classes.notes, *([f"columns that are not read: {', '.join(columns)}"] if columns else [])]
+    return common.select(listing, names, splits, selection, left, listing.others, notes)
 
 
 def _with_labels(listing: Listing, tables: Sequence[pa.Table]) -> tuple[list[pa.Table], list[LeftOut]]:
@@ -148,7 +179,8 @@ def _with_labels(listing: Listing, tables: Sequence[pa.Table]) -> tuple[list[pa.
         for container, t, mask in zip(listing.containers, tables, masks, strict=True)
         for row in t.filter(pc.invert(mask)).column("row").to_pylist()
     ]
-    return [t.filter(mask) for t, mask in zip(tables, masks, strict=True)], leave("rows without a label", bare, _LABEL)
+    kept = [t.filter(mask) for t, mask in zip(tables, masks, strict=True)]
+    return kept, leave("without a label, beside others that have one", bare, _LABEL, noun="row")
 
 
 def read_rows(uri: str, rows: NDArray[np.integer]) -> Iterator[bytes]:
@@ -217,16 +249,20 @@ def _opened(uri: str, size: int) -> Iterator[pq.ParquetFile]:
         raise DataError(f"{uri} is no Parquet file, damaged or cut off ({error}). Fetch it again.") from error
 
 
-def _stated_names(metadata: dict[bytes, bytes] | None) -> list[str]:
-    """Return the class names in the metadata that Hugging Face's ``datasets`` writes; [] without."""
-    text = (metadata or {}).get(b"huggingface")
-    if not text:
-        return []
+def _features(metadata: dict[bytes, bytes] | None) -> dict[str, object]:
+    """Return the features that Hugging Face's ``datasets`` writes into the metadata; {} without."""
     try:
-        names = json.loads(text)["info"]["features"]["label"].get("names", [])
-    except (ValueError, KeyError, TypeError, AttributeError):
-        return []
-    return [str(name) for name in names or []]
+        features = json.loads((metadata or {})[b"huggingface"])["info"]["features"]
+    except (ValueError, KeyError, TypeError):
+        return {}
+    return features if isinstance(features, dict) else {}
+
+
+def _stated_names(metadata: dict[bytes, bytes] | None, label: str) -> list[str]:
+    """Return the class names in the metadata; [] without."""
+    feature = _features(metadata).get(label)
+    names = feature.get("names") if isinstance(feature, dict) else None
+    return [str(name) for name in names] if isinstance(names, list) else []
 
 
 def _original_names(paths: pa.ChunkedArray) -> tuple[pa.ChunkedArray, pa.ChunkedArray | None]:

@@ -10,6 +10,7 @@ import numpy as np
 
 from dcae15 import storage
 from dcae15.data import formats
+from dcae15.data.sources.beside import is_mask_of
 from dcae15.data.sources.leaving import LeftOut, leave, suffix_of
 from dcae15.errors import StorageError
 from dcae15.storage import FileInfo
@@ -41,10 +42,9 @@ _OTHERS = frozenset(
 _SYSTEM = frozenset(
     (
         *("@eadir", ".@__thumb", "@recycle", "#recycle", "#snapshot", "$recycle.bin", "lost+found", "__macosx"),
-        *(".thumbnails", ".cache", ".trash"),
+        *(".thumbnails", ".cache", ".trash", "system volume information"),
     )
 )
-_DERIVED = frozenset(("thumb", "thumbs", "thumbnail", "thumbnails", "cache", "caches", "preview", "previews"))
 _LOOKS = 64  # files of a folder and suffix that are looked at; where they agree, they speak for the others
 _READERS = 16
 _UNKNOWN = formats.format_of(b"")
@@ -62,9 +62,8 @@ def sort_files(uri: str, files: Sequence[FileInfo]) -> tuple[list[FileInfo], lis
     others: Counter[str] = Counter()
     for info in files:
         path, suffix = info.path, suffix_of(info.path)
-        folders = path.lower().split("/")[:-1] if "/" in path else []
         known = suffix in SUFFIXES or suffix in FOREIGN
-        if not _SYSTEM.isdisjoint(folders):
+        if is_system(path):
             system.append(path) if known else others.update([suffix])
         elif "/." in f"/{path}":
             hidden.append(path) if known else others.update([suffix])
@@ -81,15 +80,25 @@ def sort_files(uri: str, files: Sequence[FileInfo]) -> tuple[list[FileInfo], lis
         found += taken
         if len(taken) < len(group):
             others[suffix] += len(group) - len(taken)
-    stems = {_stem(info.path) for info in found} if foreign else set()
+    stems = {_stem(info.path) for info in found}
+    masks = [info.path for info in found if is_mask_of(_stem(info.path), stems)]
+    if masks:
+        known = set(masks)
+        found = [info for info in found if info.path not in known]
     doubles = [info.path for info in foreign if _stem(info.path) in stems]
     found += [info for info in foreign if _stem(info.path) not in stems]
     left = [
         *leave("hidden files", hidden, expected=True),
         *leave("in folders that a system keeps for itself", system, expected=True),
+        *leave("masks by their names, beside their picture", masks, expected=True),
         *leave("of a format that is not read, beside a readable picture of the same name", doubles, expected=True),
     ]
     return sorted(found, key=lambda info: info.path), left, others
+
+
+def is_system(path: str) -> bool:
+    """Tell whether a file lies in a folder that a system keeps for itself."""
+    return "/" in path and not _SYSTEM.isdisjoint(path.lower().split("/")[:-1])
 
 
 def is_picture(path: str, head: Callable[[], bytes]) -> bool:
@@ -98,11 +107,6 @@ def is_picture(path: str, head: Callable[[], bytes]) -> bool:
     if suffix in SUFFIXES or suffix in FOREIGN:
         return True
     return suffix not in _OTHERS and formats.format_of(head()) != _UNKNOWN
-
-
-def is_derived(folder: str) -> bool:
-    """Tell whether a folder's path says that it holds thumbnails or a cache of the pictures beside it."""
-    return any(part.strip("_.") in _DERIVED for part in folder.lower().split("/"))
 
 
 def _looked_at(uri: str, group: list[FileInfo]) -> list[FileInfo]:

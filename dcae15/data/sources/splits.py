@@ -7,8 +7,15 @@ from collections.abc import Collection
 from pathlib import PurePosixPath
 
 _WORDS = r"train(?:ing)?|val(?:id(?:ation)?)?|eval(?:uation)?|test(?:ing)?"
+_UNUSED = r"unlabell?ed|pred(?:ict(?:ion)?s?)?"  # no labels: as useless here as those of test
 _WORD = re.compile(_WORDS, re.IGNORECASE)
-_NAME = re.compile(rf"({_WORDS})(?:[-_. ]?(?:sets?|images?|imgs?|data|split|full|\d+))*", re.IGNORECASE)
+_NAME = re.compile(
+    rf"(?:\d+[-_. ]+)?({_WORDS}|{_UNUSED})(?:[-_. ]?(?:sets?|images?|imgs?|data|split|full|\d+|\(\d+\)))*",
+    re.IGNORECASE,
+)
+_HINT = re.compile(
+    r"(?:^|[^A-Za-z])(?i:(train|test|val)(?:ing|id(?:ation)?)?(?:val|annot\w*|masks?|labels?)?)(?![a-z])"
+)
 _INSIDE = re.compile(rf"(?:^|[-_.])({_WORDS})(?=[-_.\d]|$)", re.IGNORECASE)
 _SEPARATOR = re.compile(r".*[-_. ]")
 
@@ -32,6 +39,11 @@ def of_folders(names: Collection[str]) -> dict[str, str]:
     return {name: of_folder(name) or of_folder(name[skipped:]) for name in names}
 
 
+def hint(name: str) -> str:
+    """Return the split that a folder's name may mean, where it is no plain word for one (``DIV2K_train_HR``, ``trainA``)."""
+    return of_folder(name) or _meaning(_HINT.search(name))
+
+
 def of_file(path: str) -> str:
     """Return the split of a file that holds many images.
 
@@ -46,4 +58,6 @@ def _meaning(match: re.Match[str] | None) -> str:
     found = match[match.lastindex or 0].lower() if match else ""
     if found.startswith("eval"):
         return "val"
+    if found.startswith(("unlabel", "pred")):
+        return "test"
     return next((split for split in ("train", "val", "test") if found.startswith(split)), "")

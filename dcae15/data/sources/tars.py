@@ -40,7 +40,7 @@ def open_tar(tar: Container, *, large_members: bool = False) -> Iterator[BinaryI
 
 
 def members(tar: Container, file: BinaryIO) -> Iterator[Member]:
-    """Yield the regular files that are not hidden, in the order of the tar; GNU and PAX long names are understood.
+    """Yield the regular files in the order of the tar; GNU and PAX long names are understood.
 
     Raises:
         DataError: it is no tar file, compressed, damaged, or cut off; or an image or label has no bytes of its own.
@@ -53,11 +53,9 @@ def members(tar: Container, file: BinaryIO) -> Iterator[Member]:
                 f"Fetch the file again."
             )
         path = member.name.removeprefix("./")
-        if "/." in f"/{path}":
-            continue
         if member.isreg() and not member.issparse():
             yield Member(path, tar.offset + member.offset_data, member.size)
-        elif not member.isdir() and path.lower().endswith(_WANTED):
+        elif not member.isdir() and "/." not in f"/{path}" and path.lower().endswith(_WANTED):
             what = "hard link" if member.islnk() else "symbolic link" if member.issym() else "sparse or special file"
             raise DataError(
                 f"{tar.name}: '{path}' is a {what}, whose bytes are not there. Pack the tar anew with the files themselves "

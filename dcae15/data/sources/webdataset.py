@@ -13,11 +13,12 @@ import pyarrow as pa
 
 from dcae15.data import formats
 from dcae15.data.sources import common, labels
-from dcae15.data.sources.bare_tars import by_place, tables_of
+from dcae15.data.sources.bare_tars import by_place, has_folders, tables_of
+from dcae15.data.sources.beside import IMAGES
 from dcae15.data.sources.common import Container, Listing, Selection, Source, pc
 from dcae15.data.sources.containers import joined
 from dcae15.data.sources.leaving import LeftOut, leave, suffix_of
-from dcae15.data.sources.pictures import is_picture
+from dcae15.data.sources.pictures import SUFFIXES, is_picture, is_system
 from dcae15.data.sources.tars import Member, members, open_tar, read_member
 
 _NUMBER, _TEXT = pa.int64(), pa.string()
@@ -25,11 +26,14 @@ _SCHEMA = pa.schema(
     {"path": _TEXT, "label": _NUMBER, "text": _TEXT, "offset": _NUMBER, "size": _NUMBER, "caption": _TEXT}
 )
 _TEXTS = ("class_name", "class")
+_LABELS = ("label", "class_id", *_TEXTS)
 _CAPTIONS = ("caption", "text")
 _SAYS = (".cls", ".json", ".txt", ".caption")
+_FEW = 0.1  # labels of so few samples are exceptions where folders say classes
 _MOST_TEXT = 1 << 20  # bytes of a member that says a label or a caption
 _MOST_NAME = 1_000  # characters of a class's name
 _INTEGER = re.compile(r"0|-?[1-9]\d{0,17}")  # as a computer writes it: 007 is a name
+_NUMBERS = re.compile(r"[-+.\deE\s]+")
 _LABEL = "give each a label, or set data.labels=none to take all images as one class"
 
 
@@ -57,20 +61,25 @@ def index(container: Container) -> pa.Table:
     images: list[Member] = []
     says: list[Said] = []
     others: Counter[str] = Counter()
+    hidden: list[str] = []
     with open_tar(container) as file:
         for member in members(container, file):
             suffix = suffix_of(member.path)
-            if member.path.rpartition("/")[2].startswith("__"):
+            if is_system(member.path) or "/." in f"/{member.path}":
+                hidden.append(member.path) if suffix in SUFFIXES else others.update([suffix])
+            elif member.path.rpartition("/")[2].startswith("__"):
                 others[suffix] += 1
+            elif suffix in _SAYS and member.size > _MOST_TEXT:
+                others[f"{suffix} above 1 MiB"] += 1
             elif suffix in _SAYS:
-                data = read_member(container, file, member) if member.size <= _MOST_TEXT else b""
+                data = read_member(container, file, member)
                 says.append(_said(member.path, data, suffix, f"{container.name}: '{member.path}'"))
             elif is_picture(member.path, lambda member=member: _head(container, file, member)):
                 images.append(member)
             else:
                 others[suffix] += 1
     groups, last = _samples(images, _first_dot), False
-    if any(len(group) > 1 and not any(_is_plain(m.path) for m in group) for group in groups.values()):
+    if any(len(group) > 1 and not _best(group) for group in groups.values()):
         groups, last = _samples(images, _last_dot), True
     said: dict[str, list[Said]] = {}
     for part in says:
@@ -78,7 +87,7 @@ def index(container: Container) -> pa.Table:
     rows, further, double, unread = [], [], [], []
     wrong = ""
     for key, group in groups.items():
-        plain = [member for member in group if _is_plain(member.path)] or group
+        plain = _best(group) or group
         if len(plain) > 1:
             double += [member.path for member in plain]
             continue
@@ -97,10 +106,11 @@ def index(container: Container) -> pa.Table:
         else:
             alone.append(key)
     left = [
+        *leave("hidden, or in folders that a system keeps for itself", hidden, expected=True),
         *leave("further images of a sample", further, expected=True),
         *leave("several images of one sample", double, "leave one image in each sample"),
-        *leave("samples whose label cannot be read", unread, f"correct the labels, as {wrong}"),
-        *leave("samples with a label and no image", alone, "add their images, or take their labels away"),
+        *leave("of a label that cannot be read", unread, f"correct the labels, as {wrong}"),
+        *leave("with a label and no image", alone, "add their images, or take their labels away", noun="sample"),
     ]
     table = pa.Table.from_pylist([dict(zip(_SCHEMA.names, row, strict=True)) for row in rows], _SCHEMA)
     return table.replace_schema_metadata(
@@ -131,11 +141,12 @@ def assemble(listing: Listing, tables: Sequence[pa.Table], selection: Selection)
     if not table.num_rows:
         return common.select(listing, (), {"train": common.SCHEMA.empty_table()}, selection, left, others)
     labelled = pc.or_(pc.is_valid(table.column("label")), pc.is_valid(table.column("text")))
-    if selection.labels != "auto" or not pc.any(labelled).as_py():
+    few = pc.sum(labelled).as_py() <= _FEW * table.num_rows and has_folders(table.column("path").to_pylist())
+    if selection.labels != "auto" or few or not pc.any(labelled).as_py():
         return by_place(listing, tables, selection, left, others)
     if not pc.all(labelled).as_py():
         bare = table.column("path").filter(pc.invert(labelled)).to_pylist()
-        left += leave("samples without a label", bare, _LABEL)
+        left += leave("without a label, beside others that have one", bare, _LABEL)
         tables = [t.filter(pc.or_(pc.is_valid(t.column("label")), pc.is_valid(t.column("text")))) for t in tables]
         table, container_of = joined(listing, tables)
     given = labels.read_names(listing.uri, listing.files)
@@ -169,6 +180,13 @@ def _is_plain(path: str) -> bool:
     return path.rpartition("/")[2].count(".") <= 1
 
 
+def _best(group: Sequence[Member]) -> list[Member]:
+    """Return the images of a sample that its names mark as such: without a further word, or one like ``image`` or ``input``."""
+    plain = [member for member in group if _is_plain(member.path)]
+    named = [member for member in group if member.path.rpartition("/")[2].split(".")[1].lower() in IMAGES]
+    return plain or (named if len(named) == 1 else [])
+
+
 def _head(container: Container, file: BinaryIO, member: Member) -> bytes:
     return read_member(container, file, replace(member, size=min(member.size, formats.HEAD_BYTES)))
 
@@ -192,7 +210,9 @@ def _said(path: str, data: bytes, suffix: str, where: str) -> Said:
     except UnicodeDecodeError:
         return Said(path, wrong="" if suffix in (".txt", ".caption") else f"{where} is not a UTF-8 text")
     if suffix in (".txt", ".caption"):
-        return Said(path, caption=content or None)
+        return Said(
+            path, caption=content if content and not _NUMBERS.fullmatch(content) else None
+        )  # else boxes, or a class
     if suffix == ".cls":
         number = int(content) if _INTEGER.fullmatch(content) else None
         if not content or len(content) > _MOST_NAME:
@@ -204,12 +224,11 @@ def _said(path: str, data: bytes, suffix: str, where: str) -> Said:
         return Said(path, wrong=f"{where} holds {content[:40]!r}, which is no valid JSON ({error})")
     if not isinstance(values, dict):
         return Said(path)
-    label = values.get("label")
-    text = next((values[name] for name in _TEXTS if isinstance(values.get(name), str)), None)
-    if isinstance(label, str) and text is None:
-        text = label
-    number = label if isinstance(label, int) and not isinstance(label, bool) else None
-    if number is not None and abs(number) >= 1 << 62:
-        return Said(path, wrong=f"{where} has the label {str(number)[:40]}, which is no number of a class")
+    said = {name: values[name] for name in _LABELS if values.get(name) is not None}
+    text = next((said[name] for name in (*_TEXTS, "label") if isinstance(said.get(name), str)), None)
+    number = next((int(v) for v in said.values() if type(v) in (int, float) and v == v // 1 and abs(v) < 1 << 62), None)
+    if said and number is None and text is None:
+        name, value = next(iter(said.items()))
+        return Said(path, wrong=f"{where} has the {name} {str(value)[:40]}, which is no number or name of a class")
     caption = next((values[name] for name in _CAPTIONS if isinstance(values.get(name), str) and values[name]), None)
     return Said(path, number, text, caption)

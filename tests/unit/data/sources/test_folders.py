@@ -141,7 +141,7 @@ def test_the_limit_spreads_over_the_classes(folder):
 @pytest.mark.parametrize(
     ("paths", "message"),
     [
-        ([], "nothing is there.*train/<class>"),
+        ([], "data.source root does not exist: there is no such file or folder"),
         (["a.txt", "b.csv"], r"2 files are there \(1 \.csv, 1 \.txt\).*train/<class>"),
         (["val/cat/1.png"], "no train/"),
         (["train/cat/1.png", "val/cat/1.png", "val/dog/2.png"], "'dog'"),

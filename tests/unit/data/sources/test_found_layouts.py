@@ -88,6 +88,21 @@ def test_a_validation_image_that_the_file_does_not_know_is_left_out(kaggle):
         opened(kaggle)
 
 
+def test_one_loose_validation_image_is_left_out(tmp_path):
+    fill(tmp_path, *(f"{s}/{c}/{i}.jpg" for s in ("train", "val") for c in "ab" for i in range(10)), "val/cover.jpg")
+    source = opened(tmp_path)
+    assert (source.val.num_rows, source.lost) == (20, {"in no folder of a class": 1})
+
+
+@pytest.mark.parametrize("name", ["a.zip", "a.jpg", "list.txt"])
+def test_a_file_of_no_known_kind(tmp_path, name):
+    fill(tmp_path, name)
+    with pytest.raises(DataError, match=rf"{name} is a file of no known kind.*\.csv"):
+        opened(tmp_path / name)
+    with pytest.raises(DataError, match="no/where does not exist"):
+        opened(tmp_path / "no" / "where")
+
+
 @pytest.mark.parametrize("packed", [True, False])
 def test_flat_validation_images_beside_the_development_kit(tmp_path, packed):
     items = layouts.pictures(broken=False)
@@ -214,7 +229,12 @@ def test_splits_within_classes(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "names", [["train", "plane", "bus"], ["bullet-train", "test-tube"], ["training-shoes", "valley"]]
+    "names",
+    [
+        ["train", "plane", "bus"],
+        ["bullet-train", "test-tube", "a", "b", "c", "d", "e"],
+        ["trainer", "valley", "tester"],
+    ],
 )
 def test_words_for_splits_that_are_classes(tmp_path, names):
     fill(tmp_path, *(f"{name}/{i}.jpg" for name in names for i in range(4)))
@@ -348,10 +368,42 @@ def test_tars_that_say_nothing_are_one_class(tmp_path):
     assert "no labels are taken, so that all images are one class" in source.describe()
 
 
+def test_what_several_images_of_a_sample_are(tmp_path):
+    members = [(f"{i}.{w}.png", PNG) for i in range(3) for w in ("image", "mask")] + [
+        (f"{i}.cls", b"cat") for i in range(3)
+    ]
+    write(tmp_path / "train-0.tar", tar_bytes(members))
+    source = opened(tmp_path)
+    assert taken(source)[0] == [(f"train/cat/{i}.image.png", "cat") for i in range(3)]
+    assert (left(source), source.lost) == ({"further images of a sample": 3}, {})
+
+
+def test_hidden_members_and_those_of_systems_are_counted(tmp_path):
+    members = [
+        ("cat/1.jpg", JPEG),
+        ("dog/2.jpg", JPEG),
+        ("cat/._1.jpg", b"x"),
+        ("__MACOSX/cat/1.jpg", b"x"),
+        ("@eaDir/1.jpg", b"x"),
+    ]
+    write(tmp_path / "all.tar", tar_bytes(members))
+    source = opened(tmp_path)
+    assert (source.class_names, source.train.num_rows) == (("cat", "dog"), 2)
+    assert left(source) == {"hidden, or in folders that a system keeps for itself": 3}
+
+
+@pytest.mark.parametrize("stray", [("cat/0.txt", b"a caption"), ("cat/0.cls", b"7")])
+def test_one_stray_member_does_not_decide_for_a_tar(tmp_path, stray):
+    members = [(f"{c}/{i}.jpg", JPEG) for c in ("cat", "dog") for i in range(20)]
+    write(tmp_path / "train.tar", tar_bytes([*members, stray]))
+    source = opened(tmp_path)
+    assert (source.class_names, source.train.num_rows) == (("cat", "dog"), 40)
+
+
 def test_a_sample_without_a_label_among_others_is_left_out(tmp_path):
     write(tmp_path / "train-0.tar", tar_bytes([("a.jpg", JPEG), ("a.cls", b"0"), ("b.jpg", JPEG), ("c.jpg", JPEG)]))
     source = opened(tmp_path)
-    assert (source.train.num_rows, source.lost) == (1, {"samples without a label": 2})
+    assert (source.train.num_rows, source.lost) == (1, {"without a label, beside others that have one": 2})
     assert opened(tmp_path, labels="none").train.num_rows == 3
 
 
@@ -392,13 +444,14 @@ def test_sets_side_by_side_are_asked_for(tmp_path):
 def test_folders_that_hold_the_same_folders_are_asked_for(tmp_path):
     fill(tmp_path, *(f"set/{s}/{c}/1.jpg" for s in ("color", "gray") for c in ("blight", "rust")))
     with pytest.raises(
-        DataError, match=r"2 folders with the same folders in each: 'color', 'gray', with 'blight' and 'rust'"
+        DataError, match=r"2 folders with the same folders in each: 'color', 'gray', with 'blight', 'rust'"
     ):
         opened(tmp_path)
     assert opened(tmp_path / "set" / "gray").class_names == ("blight", "rust")
     assert opened(tmp_path / "set", labels="top").class_names == ("color", "gray")
     fill(tmp_path / "set", "gray/scab/1.jpg")
-    assert opened(tmp_path).class_names == ("color", "gray")
+    with pytest.raises(DataError, match="2 folders with the same folders"):
+        opened(tmp_path)
 
 
 @pytest.mark.parametrize("head", ["", "train/"])
@@ -418,6 +471,76 @@ def test_folders_that_repeat_the_name_of_their_split(tmp_path, name):
     assert source.class_names == ("sea", "street")
     assert left(source) == {"images of test, which have no use here": 4}
     assert "validation: 0 images are held out" in source.describe()
+
+
+NEAR = {
+    "DIV2K": ["DIV2K_train_HR/1.png", "DIV2K_valid_HR/1.png"],
+    "CycleGAN": [f"{name}/1.jpg" for name in ("trainA", "trainB", "testA", "testB")],
+    "Market-1501": [f"{name}/1.jpg" for name in ("bounding_box_train", "bounding_box_test", "query")],
+    "trainval": ["trainval/cat/1.jpg", "test/cat/1.jpg"],
+    "splits of classes": [f"{c}_{s}/1.jpg" for c in ("cats", "dogs") for s in ("train", "val")],
+    "SVHN": ["train/1.png", "test/1.png", *(f"extra/{i}.png" for i in range(9))],
+    "unpacked twice": [f"{h}{s}/{c}/1.jpg" for h in ("x/", "x/x/") for s in ("train", "test") for c in "ab"],
+}
+
+
+@pytest.mark.parametrize("name", NEAR)
+def test_what_looks_nearly_like_splits_is_asked_for(tmp_path, name):
+    fill(tmp_path, *NEAR[name])
+    with pytest.raises(DataError, match=r"folders that look like splits.*data.source=.*data.labels=top"):
+        opened(tmp_path)
+    assert len(opened(tmp_path, labels="top").class_names) >= 1
+
+
+@pytest.mark.parametrize(
+    ("paths", "trained"),
+    [
+        (["01_train/a/1.jpg", "02_val/a/2.jpg"], ["train/a/1.jpg"]),
+        (["train (1)/a/1.jpg", "val (1)/a/2.jpg"], ["train/a/1.jpg"]),
+        (["train/1.png", "test/2.png", "unlabeled/3.png", "unlabeled/4.png"], ["train/1.png"]),
+        (["train/1.png", "train_masks/1.png", "test/2.png", "val/3.png"], ["train/1.png"]),
+        (["train/1.png", "trainannot/1.png", "val/2.png", "valannot/2.png"], ["train/1.png"]),
+        (["train2017/1.jpg", "val2017/2.jpg", *(f"annotations/panoptic_x/{i}.png" for i in range(3))], ["train/1.jpg"]),
+        (
+            ["train/good/1.png", "train/good/2.png", "ground_truth/bad/1.png", "test/bad/1.png"],
+            [f"train/good/{i}.png" for i in (1, 2)],
+        ),
+        (
+            ["ADE/images/training/1.jpg", "ADE/images/validation/2.jpg", "ADE/annotations/training/1.png"],
+            ["train/1.jpg"],
+        ),
+        ([f"{c}/{d}1.jpg" for c in ("cat", "dog") for d in ("", "thumbs/")], ["cat/1.jpg", "dog/1.jpg"]),
+        (["a/1.png", "a/1_mask.png", "b/2 (1).png", "b/2 (1)_mask_1.png"], ["a/1.png", "b/2 (1).png"]),
+    ],
+)
+def test_what_is_beside_the_images_is_left_out(tmp_path, paths, trained):
+    fill(tmp_path, *paths)
+    source = opened(tmp_path, val_fraction=0.0)
+    assert [i for i, _ in taken(source)[0]] == trained
+    assert source.lost == {}
+
+
+@pytest.mark.parametrize("names", [("HAM_part_1", "HAM_part_2"), ("100APPLE", "101APPLE"), ("images",)])
+def test_parts_and_folders_of_cameras_are_no_classes(tmp_path, names):
+    fill(tmp_path, *(f"{name}/{name}{i}.jpg" for name in names for i in range(2)))
+    source = opened(tmp_path)
+    assert (source.class_names, source.count) == (("images",), 2 * len(names))
+    assert "no classes" in source.describe()
+
+
+@pytest.mark.parametrize(
+    "paths", [("s/tomato", "s/potato", "S/s/tomato", "S/s/potato"), ("s/a", "s/b", "s/s/a", "s/s/b")]
+)
+def test_a_set_that_is_there_twice_is_asked_for(tmp_path, paths):
+    fill(tmp_path, *(f"{path}/1.jpg" for path in paths))
+    with pytest.raises(DataError, match=r"same set may be there twice|same folders in each"):
+        opened(tmp_path)
+
+
+def test_names_of_classes_in_any_unicode_form_are_one(tmp_path):
+    fill(tmp_path, "train/caf\u00e9/1.jpg", "train/cafe\u0301/2.jpg", "val/cafe\u0301/3.jpg")
+    source = opened(tmp_path)
+    assert (source.class_names, source.train.num_rows, source.val.num_rows) == (("caf\u00e9",), 2, 1)
 
 
 def test_archives_are_to_be_unpacked(tmp_path):

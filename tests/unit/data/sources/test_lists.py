@@ -68,7 +68,40 @@ def test_names_of_classes_are_texts(tmp_path):
     names = ["no", "001", "1e3", "true", "null", "1_000", "0x1F", "2020-01-01", " spaced", "nan", "1.0", "-0"]
     rows = "".join(f'{i}.jpg,"{name}"\n' for i, name in enumerate(names))
     source = opened(tmp_path / "list.csv", "uri,label\n" + rows)
-    assert source.class_names == tuple(sorted(names))
+    assert source.class_names == tuple(sorted(name.strip() for name in names))
+
+
+def test_other_columns_are_named(tmp_path):
+    source = opened(
+        tmp_path / "list.csv", "URI, Label ,Split,note\na.jpg, cat,TRAIN,x\nb.jpg,cat ,Val,y\nc.jpg, ,train,z\n"
+    )
+    assert (source.class_names, source.train.num_rows, source.val.num_rows) == (("cat",), 1, 1)
+    assert source.lost == {"images without a label": 1}
+    assert "columns that are not read: note" in source.describe()
+    with pytest.raises(DataError, match="words for splits in the column 'set': rename it to split"):
+        opened(tmp_path / "list.csv", "uri,label,set\na.jpg,1,train\nb.jpg,1,test\n")
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"uri,label,label\na.jpg,1,2\n", "has the column label more than once"),
+        (b"uri;label\na.jpg;1\n", "lacks the column uri.*Separate columns by commas"),
+        (b"path,label\na.jpg,1\n", "Rename 'path' to uri"),
+        ("uri,label\na.jpg,1\n".encode("utf-16"), "save it as UTF-8"),
+        ("uri,label\na.jpg,caf\u00e9\n".encode("cp1252"), "save it as UTF-8"),
+    ],
+)
+def test_lists_as_other_programs_write_them(tmp_path, data, message):
+    write(tmp_path / "list.csv", data)
+    with pytest.raises(DataError, match=message):
+        opened(tmp_path / "list.csv")
+
+
+def test_missing_numbers_of_a_parquet_list_are_no_labels(tmp_path):
+    pq.write_table(pa.table({"uri": ["a", "b"], "label": [float("nan"), 2.5]}), tmp_path / "list.parquet")
+    source = opened(tmp_path / "list.parquet")
+    assert (source.class_names, source.lost) == (("2.5",), {"images without a label": 1})
 
 
 def test_lists_without_labels_are_one_class(tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tracemalloc
 
 import numpy as np
@@ -65,6 +66,10 @@ def test_rows_are_numbered_where_names_are_missing_or_occur_twice(tmp_path, path
             "expected image: struct<bytes: binary, path: string>, and if you like label",
         ),
         ({"image": images(b"x"), "label": [0.5]}, "label: double; expected"),
+        (
+            {"image": images(b"x"), "label": pa.array([1 << 63], pa.uint64())},
+            "is no Parquet file, damaged or cut off.*not in range",
+        ),
         ({"image": images(b"x", b"x"), "label": [0, -1]}, r"row 1 has the label -1, but labels count from 0 on"),
     ],
 )
@@ -76,14 +81,34 @@ def test_other_schemas(tmp_path, columns, message):
 def test_rows_without_labels(tmp_path):
     table(tmp_path / "train-0.parquet", image=images(b"1", b"2", b"3"), label=[4, None, 4])
     source = opened(tmp_path)
-    assert (source.class_names, source.lost) == (("4",), {"rows without a label": 1})
+    assert (source.class_names, source.lost) == (("4",), {"without a label, beside others that have one": 1})
     assert source.train["id"].to_pylist() == ["train/4/train-0/00000000", "train/4/train-0/00000002"]
+    assert str(source.left_out[0]).startswith("1 row: without a label")
     assert source.left_out[0].examples[0].endswith("train-0.parquet: row 1")
     table(tmp_path / "train-0.parquet", image=images(b"1", b"2"), text=["a cat", "a dog"])
     source = opened(tmp_path)
     assert (source.class_names, source.train["caption"].to_pylist()) == (("images",), ["a cat", "a dog"])
     table(tmp_path / "train-0.parquet", image=images(b"1", b"2"), label=["no", "001"])
     assert opened(tmp_path).class_names == ("001", "no")
+
+
+def test_the_one_class_label_of_another_name_is_taken(tmp_path):
+    features = {"image": {"_type": "Image"}, "labels": {"names": ["bean", "leaf"], "_type": "ClassLabel"}}
+    rows = pa.table({"image": images(b"1", b"2", b"3"), "labels": [1, 0, -1], "extra": [1, 2, 3]})
+    meta = {"huggingface": json.dumps({"info": {"features": features}})}
+    pq.write_table(rows.replace_schema_metadata(meta), tmp_path / "train-0.parquet")
+    source = opened(tmp_path)
+    assert (source.class_names, source.train["label"].to_pylist()) == (("bean", "leaf"), [0, 1])
+    assert source.lost == {"without a label, beside others that have one": 1}, "-1 says that there is none"
+    assert "columns that are not read: extra" in source.describe()
+
+
+@pytest.mark.parametrize("kind", [pa.large_string(), pa.dictionary(pa.int32(), pa.string())])
+def test_texts_of_every_type(tmp_path, kind):
+    texts = pa.array(["10", "2", "2"], pa.string()).cast(kind)
+    table(tmp_path / "train-0.parquet", image=images(b"1", b"2", b"3"), label=texts, caption=texts)
+    source = opened(tmp_path)
+    assert (source.class_names, source.captions) == (("2", "10"), 3)
 
 
 def test_folders_of_configurations_are_asked_for(tmp_path, items):

@@ -95,7 +95,7 @@ def test_members_that_are_no_samples(tmp_path):
     source = opened(tmp_path)
     assert (source.train["id"].to_pylist(), source.ignored) == (["train/0/a.jpg", "train/0/b.jpg"], 3)
     write(tmp_path / "train-2.tar", tar_bytes([("c.json", said(label=0))]))
-    assert opened(tmp_path).lost == {"samples with a label and no image": 1}
+    assert opened(tmp_path).lost == {"with a label and no image": 1}
 
 
 @pytest.mark.parametrize(("kind", "word"), [(tarfile.LNKTYPE, "hard"), (tarfile.SYMTYPE, "symbolic")])
@@ -112,7 +112,7 @@ def test_links_are_named(tmp_path, kind, word):
 @pytest.mark.parametrize(
     ("members", "message"),
     [
-        ([("f/a.cls", b"1")], "No images .*samples with a label and no image, for example 'f/a'"),
+        ([("f/a.cls", b"1")], "No images .*1 sample: with a label and no image, for example 'f/a'"),
         (
             [("a.jpg", b"x"), ("a.png", b"x"), ("a.cls", b"1")],
             "No images .*2 pictures .*several images of one sample",
@@ -145,8 +145,24 @@ def test_a_label_that_cannot_be_read_is_that_of_its_sample(tmp_path, name, data,
     write(tmp_path / "train-0.tar", tar_bytes([("a.jpg", b"A"), ("a.cls", b"0"), ("b.jpg", b"B"), (name, data)]))
     source = opened(tmp_path)
     assert source.train["id"].to_pylist() == ["train/0/a.jpg"]
-    assert source.lost == {"samples whose label cannot be read": 1}
+    assert source.lost == {"of a label that cannot be read": 1}
     assert detail in source.left_out[0].mending
+
+
+def test_labels_as_other_programs_write_them(tmp_path):
+    says = [said(label=3.0), said(**{"class": 3}), said(class_id=3), said(label="3")]
+    members = [m for i, data in enumerate(says) for m in ((f"{i}.jpg", b"x"), (f"{i}.json", data))]
+    write(tmp_path / "train-0.tar", tar_bytes(members[:6]))
+    assert opened(tmp_path).class_names == ("3",)
+    write(tmp_path / "train-0.tar", tar_bytes(members[6:]))
+    assert opened(tmp_path).class_names == ("3",)
+    write(tmp_path / "train-0.tar", tar_bytes([*members[:2], ("z.jpg", b"x"), ("z.json", said(label=[3]))]))
+    assert opened(tmp_path).lost == {"of a label that cannot be read": 1}
+
+
+def test_numbers_in_texts_are_no_captions(tmp_path):
+    write(tmp_path / "train-0.tar", tar_bytes([("a.jpg", b"x"), ("a.cls", b"0"), ("a.txt", b"0 0.5 0.5 0.1 0.1\n")]))
+    assert opened(tmp_path).captions == 0
 
 
 def test_the_list_of_class_names(tmp_path):
