@@ -12,6 +12,7 @@ from tests.scripts import workplace
 SCRIPTS = {
     "autoencoder_speed": "--quick --device cpu --operations encode train_step --switches bf16+channels_last",
     "data_speed": "--quick",
+    "decoding_speed": "--quick",
     "storage_speed": "--images 256 --rounds 1",
     "ray_cost": "--quick --stages cache_latents",
     "growth": "--images 64 --shard-images 16",

@@ -38,6 +38,9 @@ def brief(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(attempts, "RETRY_SECONDS", 2.5)
     monkeypatch.setattr(web, "RETRY_SECONDS", 0.5)
     monkeypatch.setattr(web, "READ_SECONDS", 0.7)
+    storage.remote._connect.cache_clear()  # connections keep their limits
+    yield
+    storage.remote._connect.cache_clear()
 
 
 def table(uris, offsets=None):

@@ -89,7 +89,7 @@ def test_validation_reports_and_writes_nothing(cluster, tmp_path, capsys):
         "duplicates by content: 2, of which 1 are validation images",
         f"  {items[55].path} = {items[5].path}",
         "bad images: 4 (1 empty, 1 too_small, 1 truncated, 1 unreadable)",
-        f"  {items[30].path}: unreadable: no JPEG",
+        f"  {items[30].path}: unreadable: no picture",
         "below 256: 56",
     ):
         assert line in text, text

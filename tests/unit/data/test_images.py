@@ -261,6 +261,12 @@ def test_a_phones_second_picture_is_no_animation():
     np.testing.assert_allclose(result.getpixel((8, 8)), RED, atol=3)
 
 
+def test_the_preview_in_a_phones_heif_is_no_frame():
+    data = written(photo(256), "HEIF", thumbnails=[64], quality=-1, chroma=444)
+    assert data.count(b"ispe") == 2
+    assert np.abs(np.asarray(decode(data)).astype(int) - np.asarray(photo(256))).max() <= 3
+
+
 # What a file holds besides its pixels
 
 
