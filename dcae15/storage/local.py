@@ -46,7 +46,7 @@ def info(path: str) -> FileInfo:
 def files(folder: str, prefix: str = "", above: tuple[str, ...] = ()) -> Iterator[FileInfo]:
     """Yield all files below a folder, through symbolic links, in no order; nothing if it is no folder.
 
-    Their paths are printable, see `dcae15.storage.names.printable`. Links that lead nowhere are left out.
+    Their paths are printable, see `dcae15.storage.names.printable`. Links that lead nowhere are files of no bytes.
     """
     folder = folder if above else actual(folder)
     real = os.path.realpath(folder)
@@ -65,12 +65,14 @@ def files(folder: str, prefix: str = "", above: tuple[str, ...] = ()) -> Iterato
         except OSError as error:
             if error.errno != errno.ELOOP:
                 raise
-            continue  # a link to itself
+            is_folder = is_file = False  # a link to itself
         if is_folder:
             yield from files(entry.path, f"{name}/", (*above, real))
         elif is_file:
             with contextlib.suppress(FileNotFoundError):  # removed in the meantime
                 yield _info(name, entry.stat())
+        elif entry.is_symlink():  # named, so that its picture is missed when it is read
+            yield FileInfo(name, 0, "broken link")
 
 
 def remove(path: Path) -> None:

@@ -272,6 +272,16 @@ def test_a_class_of_another_suffix_is_no_longer_lost(tmp_path):
     assert opened(tmp_path).class_names == ("a", "b", "c")
 
 
+def test_links_that_lead_nowhere_are_missing_pictures(tmp_path):
+    fill(tmp_path, "cat/1.jpg")
+    (tmp_path / "cat" / "2.jpg").symlink_to("/nowhere/at/all")
+    (tmp_path / "cat" / "3.jpg").symlink_to("3.jpg")
+    source = opened(tmp_path)
+    first, *others = read_images(source.train)
+    assert first == JPEG
+    assert [getattr(bad, "reason", bad) for bad in others] == ["missing", "missing"]
+
+
 def test_raw_files_beside_their_pictures_are_no_loss(tmp_path):
     fill(tmp_path, "1.jpg", "2.jpg")
     fill(tmp_path, "1.CR2", "3.nef", data=b"II*\0raw")
