@@ -2,79 +2,96 @@
 
 from __future__ import annotations
 
-import io
-import pickle
-from typing import Any
+import logging
+from collections.abc import Sequence
 
-import safetensors.torch
 import torch
-from safetensors import SafetensorError
 from torch import Tensor
 
 from dcae15 import storage
 from dcae15.errors import WeightsError
+from dcae15.weights.choice import Wanted, choose, inventory
+from dcae15.weights.contents import values_of
 
-_TORCH_SUFFIXES = (".pt", ".pth")
-_SUFFIXES = (".safetensors", *_TORCH_SUFFIXES)
-_TOP_KEYS = ("state_dict", "model_state_dict")
-
-
-def is_weights_file(uri: str) -> bool:
-    """Tell by its name whether a URI is a bare weights file."""
-    return uri.endswith(_SUFFIXES)
+_log = logging.getLogger(__name__)
 
 
-def read_state_dict(uri: str, ema: float | None = None) -> dict[str, Tensor]:
-    """Read named tensors from a .safetensors, .pt or .pth file, onto the CPU.
+def read_state_dict(
+    uri: str | Sequence[str],
+    ema: float | bool | None = None,
+    *,
+    entry: str = "",
+    wanted: Wanted | None = None,
+    name: str = "",
+) -> dict[str, Tensor]:
+    """Read named tensors onto the CPU, from a safetensors or a torch file (.pt, .pth, .ckpt, .bin); its content says which it is.
 
-    A .pt file may hold them under the key ``state_dict`` or, as checkpoints of the official trainer do, ``model_state_dict``. Such
-    a checkpoint may also have moving averages: ``ema``, a dict from decay to state dict. Pickled objects other than tensors are
-    refused. ``ema`` is the decay of the moving average to take; None takes the weights of the last step.
+    A file may hold several: under names such as ``state_dict``, ``model`` and ``ema``, or side by side with other beginnings of
+    their keys. Then one is taken, see `dcae15.weights.choice.choose`, and a logged warning says which and how to get another.
+    Pickled objects other than tensors are refused.
+
+    Args:
+        uri: the file; or the files of one state dict that was cut into shards.
+        ema: the moving average to take: the decay of one of several, or True for the only one. None takes the last weights.
+        entry: the name of what to take, as warnings and errors give it; ``ema`` and ``ema=0.999`` are names, too.
+        wanted: what is looked for; None takes any names.
+        name: what the user gave, where it is not the file itself but its folder; for messages on how to ask for others.
 
     Raises:
-        StorageError: The file cannot be read.
-        WeightsError: The file is of another type, truncated, holds something else, or has no such average.
+        StorageError: a file cannot be read.
+        WeightsError: a file is of another type, truncated, holds something else, or has no such average or entry.
     """
-    _check_suffix(uri)
-    return parse_state_dict(storage.read_bytes(uri), uri, ema)
+    if isinstance(uri, str):
+        return _chosen(values_of(storage.read_bytes(uri), uri), name or uri, ema, entry, wanted)
+    merged: dict[str, Tensor] = {}
+    for file in uri:
+        shard = values_of(storage.read_bytes(file), file)
+        if not isinstance(shard, dict) or not all(isinstance(value, Tensor) for value in shard.values()):
+            raise WeightsError(f"{file} is no shard of a state dict: it has {inventory(shard)}")
+        merged |= shard
+    return _chosen(merged, name or uri[0], ema, entry, wanted)
 
 
-def parse_state_dict(data: bytes, uri: str, ema: float | None = None) -> dict[str, Tensor]:
+def parse_state_dict(
+    data: bytes, uri: str, ema: float | bool | None = None, *, entry: str = "", wanted: Wanted | None = None
+) -> dict[str, Tensor]:
     """Read named tensors from the content of the file ``uri``, see `read_state_dict`."""
-    _check_suffix(uri)
-    try:
-        if uri.endswith(_TORCH_SUFFIXES):
-            return _named_tensors(torch.load(io.BytesIO(data), map_location="cpu", weights_only=True), uri, ema)
-        if ema is not None:
-            raise WeightsError(f"{uri} is a safetensors file, which has no moving averages; do not ask for ema {ema:g}")
-        return safetensors.torch.load(data)
-    except SafetensorError as error:
-        raise WeightsError(f"{uri} is not a safetensors file, or is truncated ({len(data)} bytes): {error}") from error
-    except pickle.UnpicklingError as error:
-        raise WeightsError(
-            f"{uri} holds pickled objects other than tensors, or is no torch file; they are never unpickled. "
-            "Save the bare state dict again, best as safetensors."
-        ) from error
-    except (EOFError, RuntimeError, ValueError, KeyError) as error:
-        raise WeightsError(f"{uri} is not a torch file, or is truncated ({len(data)} bytes): {error}") from error
+    return _chosen(values_of(data, uri), uri, ema, entry, wanted)
 
 
-def _check_suffix(uri: str) -> None:
-    if not is_weights_file(uri):
-        raise WeightsError(f"cannot read weights from {uri}: expected a file ending with {', '.join(_SUFFIXES)}")
+def _chosen(values: object, uri: str, ema: float | bool | None, entry: str, wanted: Wanted | None) -> dict[str, Tensor]:
+    if ema is not None and ema is not False:
+        entry = "ema" if ema is True else f"ema={ema:g}"
+    weights, notes = choose(values, uri, entry, wanted)
+    for note in notes:
+        _log.warning("%s: %s", uri, note)
+    return weights
 
 
-def _named_tensors(value: Any, uri: str, ema: float | None) -> dict[str, Tensor]:
-    if ema is not None:
-        averages = value.get("ema") if isinstance(value, dict) else None
-        averages = averages if isinstance(averages, dict) else {}
-        found = {float(decay): state for decay, state in averages.items() if isinstance(decay, (int, float))}
-        if ema not in found:
-            have = f"it has {', '.join(f'{decay:g}' for decay in found)}" if found else "it has none under 'ema'"
-            raise WeightsError(f"{uri} has no moving average of decay {ema:g}: {have}")
-        value = found[ema]
-    elif isinstance(value, dict):
-        value = next((value[key] for key in _TOP_KEYS if isinstance(value.get(key), dict)), value)
-    if not isinstance(value, dict) or not all(isinstance(v, Tensor) for v in value.values()):
-        raise WeightsError(f"{uri} does not hold a state dict (names and tensors) at its top or under 'state_dict'")
-    return value
+def require_finite(weights: dict[str, Tensor], uri: str) -> None:
+    """Raise WeightsError where a value is NaN or infinite; the message names the first tensor and counts, and tells overflow."""
+    bad: list[tuple[str, Tensor, int, int]] = []
+    for name, tensor in weights.items():
+        if tensor.is_floating_point() or tensor.is_complex():
+            values = tensor if tensor.element_size() > 1 else tensor.float()  # torch cannot ask this of float8
+            if not bool(torch.isfinite(values).all()):
+                bad.append((name, tensor, int(values.isnan().sum()), int(values.isinf().sum())))
+    if not bad:
+        return
+    name, tensor, nans, infinite = bad[0]
+    kind = str(tensor.dtype).removeprefix("torch.")
+    counts = [f"{count:,} {what}" for count, what in ((nans, "NaN"), (infinite, "infinite values")) if count]
+    others = f", and {len(bad) - 1:,} more of {len(weights):,} tensors have some" if len(bad) > 1 else ""
+    if any(count for _, _, count, _ in bad):
+        mending = "the training that wrote them diverged, or the file is damaged; give weights of an earlier checkpoint"
+    elif all(tensor.dtype == torch.float16 for _, tensor, _, _ in bad):
+        mending = (
+            f"values above {torch.finfo(torch.float16).max:,.0f} overflow where float32 is stored as float16; give the float32 or "
+            "bfloat16 weights (a file without .fp16 in its name)"
+        )
+    else:
+        mending = "they overflowed in training or when they were written; give weights of an earlier checkpoint"
+    raise WeightsError(
+        f"{uri} holds weights that are not finite: {' and '.join(counts)} among the {tensor.numel():,} values of '{name}' "
+        f"({kind}){others}; {mending}"
+    )

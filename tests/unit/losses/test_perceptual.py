@@ -170,7 +170,8 @@ def test_a_missing_or_wrong_file_is_named_with_its_source(files, tmp_path, field
 
 def test_missing_and_misshapen_tensors_are_named(files, tmp_path):
     swapped = config(files, vgg=str(files / "heads.pth"))
-    assert "no 'features.0.weight'; its names begin with lin0.model.1.weight" in refusal(swapped)
+    told = refusal(swapped)
+    assert "names such as features.0.weight, features.0.bias" in told and "the first is 'lin0.model.1.weight'" in told
     bad = torch.load(files / "heads.pth", weights_only=True)
     bad["lin2.model.1.weight"] = torch.zeros(1, 64, 1, 1)
     torch.save(bad, tmp_path / "bad.pth")
