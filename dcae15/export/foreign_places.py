@@ -240,7 +240,8 @@ def _require_all(folder: str, shards: Sequence[str], names: Sequence[str], who: 
     present = set(names)
     if missing := [shard for shard in shards if shard not in present]:
         raise StorageError(
-            f"{who} {len(shards)} shards, of which {_listed(missing)} {'is' if len(missing) == 1 else 'are'} not in {folder}; "
+            f"{who} {len(shards)} shard{'' if len(shards) == 1 else 's'}, of which {_listed(missing)} "
+            f"{'is' if len(missing) == 1 else 'are'} not in {folder}; "
             "fetch what is missing"
         )
 

@@ -61,6 +61,10 @@ def parse_state_dict(
 
 def _chosen(values: object, uri: str, ema: float | bool | None, entry: str, wanted: Wanted | None) -> dict[str, Tensor]:
     if ema is not None and ema is not False:
+        if entry:
+            raise WeightsError(
+                f"{uri}#{entry} asks for one of its state dicts, and ema={ema} for another; give one of them"
+            )
         entry = "ema" if ema is True else f"ema={ema:g}"
     weights, notes = choose(values, uri, entry, wanted)
     for note in notes:

@@ -35,6 +35,11 @@ def values_of(data: bytes, uri: str) -> Any:
             return safetensors.torch.load(data)
         except SafetensorError as error:
             raise WeightsError(f"{uri} is a safetensors file that {_cut(data)}: {error}") from error
+        except (KeyError, ValueError, RuntimeError, TypeError) as error:
+            raise WeightsError(
+                f"{uri} is a safetensors file with values that torch {torch.__version__} cannot hold ({error}); convert them, "
+                "best to float32"
+            ) from error
     if data[:4] == b"PK\x03\x04":
         _require_torch_archive(data, uri)
     elif data[:1] != b"\x80":  # the first byte of a pickle, which files of torch before 1.6 are

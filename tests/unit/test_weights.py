@@ -75,6 +75,7 @@ LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a2146\nsize 12
         (b"GGUF\x03\x00\x00\x00", ["a GGUF file"]),
         (b"\x01\x02\x03\x04\xff\xfe\xfd\xfc", ["neither a safetensors nor a torch file", "01 02 03 04"]),
         (torch_bytes(LAST)[:200], ["truncated or damaged (200 bytes)"]),
+        (save(LAST).replace(b"F32", b"F4 "), ["a safetensors file that"]),
         (save(LAST)[:-1], ["a safetensors file that is truncated"]),
         (pickle.dumps({"a": np.zeros(3)}), ["never unpickled"]),
     ],
@@ -227,6 +228,7 @@ def test_moving_averages_are_named_by_their_decay(caplog):
     assert "no moving average of decay 0.9: it has ema, whose decay it does not say" in refused(single, ema=0.9)
     for none in (torch_bytes({"model": LAST}), save(LAST)):
         assert "no moving average of decay 0.99: it has none under 'ema'" in refused(none, ema=0.99)
+    assert "w.pt#ema asks for one of its state dicts, and ema=0.9 for another" in refused(single, ema=0.9, entry="ema")
     assert "has no weights under 'teacher': it has model, ema; name one" in refused(single, entry="teacher")
 
 
