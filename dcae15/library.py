@@ -157,9 +157,12 @@ def open_latents(uri: str, split: str = "train") -> Latents:
 
 def _load(network: nn.Module, uri: str, averaged: bool) -> None:
     path = storage.join(uri, "weights.safetensors" if averaged else "weights_raw.safetensors")
+    data = storage.read_bytes(path)
     try:
-        network.load_state_dict(from_safetensors(storage.read_bytes(path)))
+        network.load_state_dict(from_safetensors(data))
     except (SafetensorError, RuntimeError) as error:
+        if found := storage.stand_in(data[: storage.HEAD_BYTES]):
+            raise WeightsError(f"{path} holds no weights: it is {found}") from error
         raise WeightsError(
-            f"{path} does not fit its manifest ({error}); delete {uri} and run its stage again"
+            f"{path} does not fit its manifest ({error}); copy the artifact again, or delete {uri} and run its stage again"
         ) from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -110,19 +111,18 @@ def find(uri: str) -> Place:
     return Place(place, (place,), entry=entry)
 
 
-def is_something(uri: str) -> bool:
-    """Tell whether there is a folder with files that are no part of an unfinished artifact of ours."""
-    names = _names(uri)
-    return bool(names) and not any(map(_OURS.match, names))
-
-
 def described(uri: str) -> str:
     """Say what lies in a folder in the place of weights."""
     names = _names(uri)
-    kinds = [name for name in names if "/" not in name] or names
-    more = f" and {len(names) - _SHOWN:,} more" if len(names) > _SHOWN else ""
-    count = "1 file" if len(names) == 1 else f"{len(names):,} files"
-    return f"{count} ({', '.join(kinds[:_SHOWN])}{more})" if names else "no files"
+    inside = Counter(name.partition("/")[0] for name in names if "/" in name)
+    shown = [name for name in names if "/" not in name] + [f"{name}/ ({count:,})" for name, count in inside.items()]
+    return f"{len(names):,} file{'' if len(names) == 1 else 's'} ({_listed(shown)})"
+
+
+def unfinished(uri: str) -> str:
+    """Return the newest checkpoint in an unfinished artifact of ours; '' if it is none."""
+    sides = sorted(name for name in _names(uri) if _OURS.fullmatch(name))
+    return storage.join(uri, sides[-1].removesuffix(".json")) if sides else ""
 
 
 def _names(folder: str) -> list[str]:
@@ -172,7 +172,7 @@ def _sets(names: Sequence[str]) -> list[_Set]:
     """What may hold weights right in a folder."""
     found: dict[tuple[str, str, str], _Set] = {}
     for name in names:
-        if "/" in name or _NO_NETWORK.fullmatch(name):
+        if "/" in name or _NO_NETWORK.search(name):
             continue
         if index := _INDEX.fullmatch(name):
             stem, form, variant = index[1], index[2], index[3] or ""

@@ -89,7 +89,12 @@ def require_autoencoder(uri: str) -> str:
             f"{place} is {'an artifact' if artifacts.finished(place) else 'no weights file'}, which has no entries: leave out "
             f"#{entry}"
         )
-    if not artifacts.finished(place) and places.is_something(place):
+    if checkpoint := "" if artifacts.finished(place) else places.unfinished(place):
+        raise ArtifactError(
+            f"{place} is unfinished (it has no manifest.json): run its training again, which continues; or give its newest "
+            f"checkpoint as weights, {checkpoint}"
+        )
+    if not artifacts.finished(place) and storage.exists(place):
         raise ArtifactError(
             f"{place} is no autoencoder: it holds {places.described(place)}, neither a finished artifact (manifest.json) nor "
             f"weights; pass the URI that train_autoencoder printed, or foreign weights ({places.EXPECTED})"

@@ -13,7 +13,9 @@ from torch import Tensor
 from dcae15.errors import WeightsError
 
 Path = tuple[str, ...]
-_AVERAGED = re.compile(r"(.*_)?(ema|swa|polyak|averaged?|averages|moving_average|shadow)(_.*)?", re.IGNORECASE)
+_AVERAGE = r"(ema|swa|polyak|averaged?|averages|shadow)"
+_AVERAGED = re.compile(rf"(.*_)?{_AVERAGE}(_.*)?", re.IGNORECASE)
+_AVERAGED_WITHIN = re.compile(rf"(^|[._]){_AVERAGE}([._ ]|$)", re.IGNORECASE)
 _UNDOTTED = "model_ema"  # of the original latent diffusion code, which leaves the dots out of the names
 _USUAL = (  # beginnings of names, and what checkpoints call a network; the first is taken
     "state_dict", "model_state_dict", "model", "module", "_orig_mod", "network", "net", "generator", "autoencoder", "vae",
@@ -88,7 +90,7 @@ def choose(value: Any, uri: str, entry: str = "", wanted: Wanted | None = None) 
     if not found and wanted:
         example = f" (names such as {wanted.example})" if wanted.example else ""
         raise WeightsError(f"{uri} holds no {wanted.what}{example}: it has {inventory(value)}")
-    chosen, notes = _pick(found, uri, entry)
+    chosen, notes = _pick(found, uri, entry, [part for part in _nameless(value) if _AVERAGED_WITHIN.search(part)])
     if dropped := [name for place, names in loose.items() if place == chosen.path[: len(place)] for name in names]:
         notes.append(f"left out {_listed(dropped)}, which {'is no tensor' if len(dropped) == 1 else 'are no tensors'}")
     if chosen.beside and wanted and wanted.rest:
@@ -173,10 +175,19 @@ def _known(tensors: dict[Path, Tensor], wanted: Wanted, path: Path = ()) -> Iter
             yield _Found((*path, _UNDOTTED), found.weights | restored, {})
 
 
-def _pick(found: list[_Found], uri: str, entry: str) -> tuple[_Found, list[str]]:
+def _nameless(value: Any, path: Path = ()) -> Iterator[str]:
+    """Yield where tensors lie that have no names, with their number: ``ema.shadow_params (12 tensors without names)``."""
+    if isinstance(value, Mapping) and len(path) <= _DEEPEST:
+        for key, inner in value.items():
+            yield from _nameless(inner, (*path, str(key)))
+    elif isinstance(value, (list, tuple)) and value and all(isinstance(item, Tensor) for item in value):
+        yield f"{'.'.join(path)} ({len(value):,} tensors without names)"
+
+
+def _pick(found: list[_Found], uri: str, entry: str, nameless: list[str]) -> tuple[_Found, list[str]]:
     averages, plain = [one for one in found if one.averaged], [one for one in found if not one.averaged]
     if entry:
-        return _asked(found, averages, uri, entry), []
+        return _asked(found, averages, uri, entry, nameless), []
     pool = plain or averages
     ranked = sorted(pool, key=lambda one: [_rank(part) for part in one.path])
     first, others = ranked[0], ranked[1:]
@@ -195,6 +206,10 @@ def _pick(found: list[_Found], uri: str, entry: str) -> tuple[_Found, list[str]]
             f"took the last weights ({first.name}), not their moving average{'s' if several else ''} "
             f"({_listed([one.name for one in averages])}), for which give {uri}#{asked}, or ema={python} in Python"
         )
+    elif nameless:
+        notes.append(
+            f"took the last weights ({first.name}); which tensor is which in the moving average cannot be told: {_listed(nameless)}"
+        )
     elif averages:
         notes.append(f"took the moving average {first.name}; there are no other weights in it")
     if others:
@@ -208,9 +223,9 @@ def _rank(part: str) -> int:
     return _USUAL.index(part) if part in _USUAL else len(_USUAL)
 
 
-def _asked(found: list[_Found], averages: list[_Found], uri: str, entry: str) -> _Found:
+def _asked(found: list[_Found], averages: list[_Found], uri: str, entry: str, nameless: list[str]) -> _Found:
     """Return what a user asked for."""
-    have = f"it has {_listed([one.name for one in found])}"
+    have = f"it has {_listed([*(one.name for one in found), *nameless])}"
     if named := [one for one in found if ".".join(one.path) == entry]:
         return named[0]
     if match := re.fullmatch(r"ema(?:=(.*))?", entry):

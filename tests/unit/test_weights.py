@@ -244,6 +244,19 @@ def test_a_file_of_averages_alone_and_several_networks_alike(caplog):
     assert "took model; it also holds teacher, for which give w.pt#teacher" in caplog.text
 
 
+def test_averages_without_names_are_told(caplog):
+    value = {
+        "model": LAST,
+        "optimizer": {"x": [torch.ones(1)]},
+        "ema": {"decay": 0.999, "shadow_params": [torch.ones(2)] * 3},
+    }
+    assert read(value)["a.weight"].tolist() == [1, 2]
+    (record,) = caplog.records
+    told = "ema.shadow_params (3 tensors without names)"
+    assert record.getMessage().endswith(f"which tensor is which in the moving average cannot be told: {told}")
+    assert f"it has model, {told}" in refused(value, ema=True, wanted=NETWORK)
+
+
 def test_shards_are_joined_before_anything_is_chosen(tmp_path):
     save_file({"vae.a.weight": LAST["a.weight"]}, tmp_path / "1.safetensors")
     save_file({"vae.a.bias": LAST["a.weight"]}, tmp_path / "2.safetensors")

@@ -134,7 +134,7 @@ def test_a_pickled_file_of_diffusers_and_of_a_training(tmp_path, theirs, source,
     theirs.save_pretrained(tmp_path / "old", safe_serialization=False)
     assert same(tmp_path / "old", source) and not caplog.records
     configured(tmp_path / "checkpoint-500", other, "model.safetensors")
-    for name in ("optimizer.bin", "scheduler.bin", "random_states_0.pkl"):
+    for name in ("optimizer.bin", "scheduler.bin", "random_states_0.pkl", "rank_00_optim_states.pt"):
         (tmp_path / "checkpoint-500" / name).write_bytes(b"x")
     assert same(tmp_path / "checkpoint-500", other) and not caplog.records
     (tmp_path / "checkpoint-500" / "config.json").unlink()
@@ -178,10 +178,12 @@ def test_what_lies_in_a_folder_without_weights_is_said(tmp_path):
     assert "holds no weights: expected diffusion_pytorch_model.safetensors (diffusers) or model.safetensors" in str(
         error.value
     )
-    assert "it holds 4 files (README.md, a.txt, config.json)" in str(error.value)
+    assert "it holds 4 files (README.md, a.txt, config.json, sub/ (1))" in str(error.value)
     (folder / "config.json").unlink()
     for open_it in (load_autoencoder, digest):
-        with pytest.raises(ArtifactError, match=r"is no autoencoder: it holds 3 files \(README\.md, a\.txt\)"):
+        with pytest.raises(
+            ArtifactError, match=r"is no autoencoder: it holds 3 files \(README\.md, a\.txt, sub/ \(1\)\)"
+        ):
             open_it(str(folder))
 
 
@@ -192,8 +194,11 @@ def test_our_own_unfinished_training_stays_one_and_its_checkpoints_open(tmp_path
     torch.save({"images_seen": 16_000, "network": source.state_dict(), "average": other.state_dict()}, file)
     (artifact / "checkpoints" / "000000016000.pt.json").write_text("{}")
     assert not is_foreign(str(artifact))
-    with pytest.raises(ArtifactError, match="is unfinished"):
-        digest(artifact)
+    for open_it in (load_autoencoder, digest):
+        with pytest.raises(
+            ArtifactError, match=r"is unfinished .*give its newest checkpoint as weights, .*/000000016000\.pt$"
+        ):
+            open_it(str(artifact))
     assert same(file, source, SPEC) and same(f"{file}#ema", other, SPEC)
 
 
@@ -280,6 +285,15 @@ def test_pointers_of_git_lfs_are_named_wherever_they_lie(tmp_path, source, name)
     assert str(folder / name) in str(error.value)
     assert "git-lfs pointer" in str(error.value) and "git lfs pull" in str(error.value)
     assert "remove" not in str(error.value).lower()
+
+
+def test_an_artifact_that_was_copied_without_its_weights(tmp_path, source):
+    uri = tmp_path / "made"
+    import_autoencoder(str(configured(tmp_path / "theirs", source)), SPEC, uri=str(uri), fingerprint="f")
+    (uri / "weights.safetensors").write_bytes(LFS)
+    with pytest.raises(WeightsError, match="git-lfs pointer") as error:
+        load_autoencoder(str(uri))
+    assert "delete" not in str(error.value)
 
 
 def test_a_configuration_of_another_library_is_named(tmp_path, source):
