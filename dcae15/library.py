@@ -19,7 +19,12 @@ from dcae15.config import SamplingConfig
 from dcae15.data.loader import latent_cache
 from dcae15.data.shards import float_latents
 from dcae15.errors import ArtifactError, WeightsError
-from dcae15.export.foreign_weights import UNKNOWN, is_foreign, load_foreign_autoencoder
+from dcae15.export.foreign_weights import (
+    UNKNOWN,
+    is_foreign,
+    load_foreign_autoencoder,
+    require_autoencoder,
+)
 from dcae15.models.autoencoder import Autoencoder
 from dcae15.models.dit import DiT
 from dcae15.models.spec import AutoencoderSpec, DiTSpec
@@ -28,16 +33,18 @@ from dcae15.sampling.solvers import initial_noise, integrate
 
 
 def load_autoencoder(
-    uri: str, config: str | AutoencoderSpec | None = None, *, averaged: bool = True, ema: float | None = None
+    uri: str, config: str | AutoencoderSpec | None = None, *, averaged: bool = True, ema: float | bool | None = None
 ) -> Autoencoder:
     """Return a trained autoencoder, ready for inference on the CPU.
 
     Args:
-        uri: our artifact; a diffusers folder; an official folder (``config.json`` and ``model.safetensors``); or a
-            ``.safetensors`` or ``.pt`` file of either layout. DC-AE 1.0, 1.1, 1.5, Sana's and lite are known.
+        uri: our artifact; a diffusers folder, or that of a pipeline with ``vae/`` in it; an official folder (``config.json`` and
+            ``model.safetensors``); or a weights file of either layout (safetensors, or torch: .pt, .pth, .ckpt, .bin). DC-AE 1.0,
+            1.1, 1.5, Sana's and lite are known. ``URI#NAME`` takes one of several networks or averages in a file.
         config: for a bare file its graph: a preset name, the official configuration as ``key=value`` words, or a spec.
         averaged: take the moving average rather than the last weights (our trained artifacts only).
-        ema: for a checkpoint of the official trainer, the decay of the moving average to take; None takes the last weights.
+        ema: for a checkpoint of others, the moving average to take: its decay, or True where there is only one. None takes the
+            last weights, and a logged warning says that there are averages.
 
     Returns:
         A module with ``encode(pixels, prefix=None)`` (pixels (B, 3, H, W) in [-1, 1] to latents (B, c, h, w)) and
@@ -55,6 +62,7 @@ def load_autoencoder(
         network.prefix_choices, network.fingerprint = artifact.prefix_choices, artifact.fingerprint
     else:
         if config is None and not is_foreign(uri):
+            require_autoencoder(uri)
             raise ArtifactError(
                 f"{uri} is no autoencoder: it holds neither a finished artifact (manifest.json) nor config.json with weights, and "
                 "is no weights file; pass the URI that train_autoencoder printed, or foreign weights"
@@ -149,9 +157,12 @@ def open_latents(uri: str, split: str = "train") -> Latents:
 
 def _load(network: nn.Module, uri: str, averaged: bool) -> None:
     path = storage.join(uri, "weights.safetensors" if averaged else "weights_raw.safetensors")
+    data = storage.read_bytes(path)
     try:
-        network.load_state_dict(from_safetensors(storage.read_bytes(path)))
+        network.load_state_dict(from_safetensors(data))
     except (SafetensorError, RuntimeError) as error:
+        if found := storage.stand_in(data[: storage.HEAD_BYTES]):
+            raise WeightsError(f"{path} holds no weights: it is {found}") from error
         raise WeightsError(
-            f"{path} does not fit its manifest ({error}); delete {uri} and run its stage again"
+            f"{path} does not fit its manifest ({error}); copy the artifact again, or delete {uri} and run its stage again"
         ) from error

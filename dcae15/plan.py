@@ -96,7 +96,8 @@ class _Planner:
                 continue
             self.known["weights"] = (found.uri, found.digest)
             latent = f"{found.spec.latent_channels} channels, f{found.spec.spatial_compression}"
-            self._plan(FOREIGN, f"import_{role}", role, self.view, found.facts, {"latent": latent})
+            facts = {"latent": latent, **({"weights": found.taken} if found.taken else {})}
+            self._plan(FOREIGN, f"import_{role}", role, self.view, found.facts, facts)
             if role == "autoencoder":
                 self.view = replace(self.view, foreign=found.spec)
 

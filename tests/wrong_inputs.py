@@ -34,7 +34,13 @@ FILES = {
     "open.yaml": b"data:\n  source: ???\n",
     "section.yaml": b"data: 3",
     "weights.safetensors": b"no weights",
+    "pointer.safetensors": b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 1248963412\n",
+    "page.ckpt": b"<!DOCTYPE html><html><head><title>Sign in</title></head></html>",
+    "pictures/a.png": b"\x89PNG",
+    "shards/config.json": b"{}",
+    "shards/model.safetensors.index.json": b'{"weight_map": {"a": "model-00001-of-00001.safetensors"}}',
     "foreign/config.json": b'{"_class_name": "AutoencoderKL"}',
+    "foreign/model.safetensors": b"",
     "unfinished/part.parquet": b"",
     "latents/manifest.json": MANIFEST.encode(),
     "old/manifest.json": MANIFEST.replace('"schema": 4', '"schema": 0').encode(),
@@ -121,6 +127,14 @@ WRONG_INPUTS = (
     _wrong("prepare_images --validate-only", "the embedded images need no validation", "data.source=..."),
     _wrong("export to=folder", "there is no autoencoder of this configuration", "train_autoencoder.py", code=1),
     _wrong("export to=folder autoencoder=weights.safetensors", "weights.safetensors", code=1),
+    _wrong("export to=folder autoencoder=pointer.safetensors", "a git-lfs pointer", "`git lfs pull`", code=1),
+    _wrong("export to=folder autoencoder=page.ckpt", "page.ckpt is neither", "a web page titled 'Sign in'", code=1),
+    _wrong("export to=folder autoencoder=pictures", "pictures is no autoencoder", "1 file (a.png)", code=1),
+    _wrong(
+        "export to=folder autoencoder=shards", "names 1 shard,", "model-00001-of-00001.safetensors is not in", code=1
+    ),
+    _wrong("export to=folder autoencoder=absent.ckpt", "absent.ckpt does not exist", code=1),
+    _wrong("export to=folder autoencoder=latents#ema", "which has no entries: leave out #ema", code=1),
     _wrong("export to=folder autoencoder=foreign", "foreign/config.json", "AutoencoderKL, not AutoencoderDC"),
     # sweeps
     _wrong("sweep", "name one sweep: --study NAME with channel_count, ", "or --sweep FILE"),

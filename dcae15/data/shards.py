@@ -147,14 +147,13 @@ def latent_table(
         metadata: the LatentSpec as a dict, kept in the file's metadata.
 
     Raises:
-        DataError: a latent is not finite in the stored type; the id is named.
+        DataError: a latent is not finite, or overflows in the stored type; the id is named.
     """
     stored = latents_BChw.to(getattr(torch, dtype))
     bits = stored.contiguous().view({2: torch.int16, 4: torch.int32}[LATENT_BYTES[dtype]]).numpy()
     exponent = bits.dtype.type(_EXPONENT[dtype])
     if (bits & exponent).max(initial=0) == exponent:  # ten times as fast as isfinite
-        bad = ids[int((~torch.isfinite(stored).flatten(1).all(dim=1)).nonzero()[0])]
-        raise DataError(f"the latent of {bad} is not finite as {dtype}; set latents.dtype to bfloat16 or float32")
+        _refuse(ids, latents_BChw, stored)
     width = stored[0].numel() * LATENT_BYTES[dtype]
     values = pa.FixedSizeBinaryArray.from_buffers(pa.binary(width), len(stored), [None, pa.py_buffer(bits)])
     columns = {
@@ -165,6 +164,25 @@ def latent_table(
         "source_digest": pa.array(digests, pa.binary(16)),
     }
     return pa.table(columns).replace_schema_metadata({"dcae15": json.dumps({**metadata, "dtype": dtype})})
+
+
+def _refuse(ids: Sequence[str], latents_BChw: torch.Tensor, stored: torch.Tensor) -> None:
+    """Raise DataError for latents that cannot be stored: those that no type could hold are told from those that overflow."""
+    broken, lost = (~torch.isfinite(values).flatten(1).all(dim=1) for values in (latents_BChw, stored))
+    row = int((broken if bool(broken.any()) else lost).nonzero()[0])
+    latent, dtype = latents_BChw[row], str(stored.dtype).removeprefix("torch.")
+    if bool(broken.any()):
+        nans, infinite = int(latent.isnan().sum()), int(latent.isinf().sum())
+        raise DataError(
+            f"the autoencoder makes {nans:,} NaN and {infinite:,} infinite values among the {latent.numel():,} of the latent of "
+            f"{ids[row]} ({int(broken.sum()):,} of {len(ids):,} latents of this shard have some), which no latents.dtype can hold; "
+            "pass an autoencoder whose weights are sound, such as one of an earlier checkpoint"
+        )
+    least = "float32" if dtype == "bfloat16" else "bfloat16 or float32"
+    raise DataError(
+        f"the latent of {ids[row]} reaches {float(latent.abs().max()):.6g} and overflows as {dtype}, whose largest value is "
+        f"{torch.finfo(stored.dtype).max:.6g}; set latents.dtype to {least}"
+    )
 
 
 def decode_latents(column: pa.ChunkedArray, shape: tuple[int, int, int], dtype: str) -> torch.Tensor:

@@ -170,6 +170,9 @@ def spec_from_diffusers(config: Mapping[str, Any]) -> AutoencoderSpec:
         ConfigError: The configuration is of another class, is incomplete, or asks for a feature that no published DC-AE
             autoencoder has.
     """
+    if "_class_name" not in config and (theirs := config.get("architectures") or config.get("model_type")):
+        named = " and ".join(map(str, theirs)) if isinstance(theirs, list) else theirs
+        raise ConfigError(f"the configuration is that of transformers' {named}, not of an autoencoder")
     if config.get("_class_name", "AutoencoderDC") != "AutoencoderDC":
         raise ConfigError(f"the diffusers configuration is of class {config['_class_name']}, not AutoencoderDC")
     fields = _DIFFUSERS.read(config)

@@ -12,9 +12,21 @@ from torch import Tensor
 from dcae15.errors import WeightsError
 from dcae15.models.autoencoder import Autoencoder
 from dcae15.models.spec import AutoencoderSpec
+from dcae15.weights.choice import Wanted
 
 Layout = Literal["official", "ours"]
 StateDict = dict[str, Tensor]
+
+_OFFICIAL = ("encoder.stages.", "decoder.stages.")
+_OURS = ("encoder.down_blocks.", "decoder.up_blocks.")
+
+AUTOENCODER = Wanted(
+    "weights of a DC-AE autoencoder",
+    lambda name: name.startswith((*_OFFICIAL, *_OURS)),
+    "encoder.stages.1... (official) or encoder.down_blocks.1... (diffusers, dcae15)",
+    parts=("encoder", "decoder", "quant_conv", "post_quant_conv"),  # these two no graph of ours has
+)
+"""What is looked for in a file that may hold other networks, too."""
 
 _SHOWN = 3
 _COUNTER = ".num_batches_tracked"
@@ -97,13 +109,12 @@ def detect_layout(state_dict: Mapping[str, Tensor]) -> Layout:
     Raises:
         WeightsError: The keys are of neither layout.
     """
-    if any(key.startswith(("encoder.stages.", "decoder.stages.")) for key in state_dict):
+    if any(key.startswith(_OFFICIAL) for key in state_dict):
         return "official"
-    if any(key.startswith(("encoder.down_blocks.", "decoder.up_blocks.")) for key in state_dict):
+    if any(key.startswith(_OURS) for key in state_dict):
         return "ours"
     raise WeightsError(
-        f"these are not weights of a DC-AE autoencoder: {_some(list(state_dict))}. Expected keys such as "
-        "encoder.stages.1... (official) or encoder.down_blocks.1... (diffusers, dcae15)"
+        f"these are not {AUTOENCODER.what}: {_some(list(state_dict))}. Expected keys such as {AUTOENCODER.example}"
     )
 
 
@@ -123,6 +134,7 @@ def build_autoencoder(state_dict: Mapping[str, Tensor], spec: AutoencoderSpec) -
         if key.endswith(_COUNTER):
             weights[key] = torch.zeros((), dtype=torch.long)
     found = {key: tuple(value.shape) for key, value in weights.items()}
+    whole = [key for key, value in weights.items() if not value.is_floating_point() and not key.endswith(_COUNTER)]
     problems = {
         "missing": [f"{key} {shape}" for key, shape in expected.items() if key not in found],
         "not expected": [f"{key} {shape}" for key, shape in found.items() if key not in expected],
@@ -131,6 +143,7 @@ def build_autoencoder(state_dict: Mapping[str, Tensor], spec: AutoencoderSpec) -
             for key, shape in expected.items()
             if found.get(key, shape) != shape
         ],
+        "quantised": [f"{key} is {weights[key].dtype}, expected floating point" for key in whole if key in expected],
     }
     if any(problems.values()):
         said = "; ".join(f"{what} {_some(keys)}" for what, keys in problems.items() if keys)

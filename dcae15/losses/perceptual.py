@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from dcae15 import storage
 from dcae15.errors import ConfigError, StorageError, WeightsError
-from dcae15.weights import parse_state_dict
+from dcae15.weights import parse_state_dict, require_finite
+from dcae15.weights.choice import Wanted
 
 # VGG-16 up to relu5_3 as torchvision numbers its layers: convolutions with their channels, the others are ReLUs ...
 _CONVS = {0: 64, 2: 64, 5: 128, 7: 128, 10: 256, 12: 256, 14: 256, 17: 512, 19: 512, 21: 512, 24: 512, 26: 512, 28: 512}
@@ -134,15 +135,19 @@ def _read(field: str, uri: str, digest: str, source: str, shapes: dict[str, tupl
         data = storage.read_bytes(uri)
         found = storage.sha256(data)
         if digest and digest.strip().lower() != found:
+            what = storage.stand_in(data[: storage.HEAD_BYTES])
             raise WeightsError(
-                f"its SHA-256 is {found}, not {field}_sha256 = {digest}: the download is damaged, or it is another file"
+                f"its SHA-256 is {found}, not {field}_sha256 = {digest}: "
+                + (f"it is {what}" if what else "the download is damaged, or it is another file")
             )
-        weights = parse_state_dict(data, uri)
+        wanted = Wanted("weights of this kind", shapes.__contains__, ", ".join(list(shapes)[:2]), rest=False)
+        weights = parse_state_dict(data, uri, wanted=wanted)
         for name, shape in shapes.items():
             if name not in weights:
                 raise WeightsError(f"it has no '{name}'; its names begin with {', '.join(sorted(weights)[:3])}")
             if tuple(weights[name].shape) != shape:
                 raise WeightsError(f"'{name}' has shape {tuple(weights[name].shape)}, not {shape}")
+        require_finite({name: weights[name] for name in shapes}, uri)
     except (StorageError, WeightsError) as error:
         raise WeightsError(f"{field} is '{uri}', which cannot be used: {str(error).rstrip('.')}. {source}") from error
     return {name: weights[name] for name in shapes}

@@ -17,6 +17,7 @@ import xxhash
 from dcae15.errors import StorageError
 from dcae15.storage import local, remote
 from dcae15.storage.attempts import attempt, is_denied, is_missing
+from dcae15.storage.contents import HEAD_BYTES, pointer, stand_in
 from dcae15.storage.faults import fault_of_file
 from dcae15.storage.names import FileInfo, canonical, is_remote, join, resolve, temporary_name
 from dcae15.storage.ranges import open_range, read_range
@@ -62,10 +63,13 @@ def create_bytes(uri: str, data: bytes) -> bool:
 
 def read_json(uri: str) -> Any:
     """Return the value in a JSON file. Raises StorageError: the file does not exist, cannot be read or is not JSON."""
+    data = read_bytes(uri)
     try:
-        return json.loads(read_bytes(uri))
+        return json.loads(data)
     except ValueError as error:
-        raise StorageError(f"{uri} is not valid JSON ({error}). Remove it, and run again what wrote it.") from error
+        if found := "" if data.lstrip()[:1] in (b"{", b"[") else stand_in(data[:HEAD_BYTES]):
+            raise StorageError(f"{uri} is not valid JSON. It is {found}.") from error
+        raise StorageError(f"{uri} is not valid JSON ({error}). Restore it, or run again what wrote it.") from error
 
 
 def write_json(uri: str, value: Any) -> None:

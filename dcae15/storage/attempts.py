@@ -7,7 +7,8 @@ import itertools
 import os
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any, TypeVar
 
 from dcae15.errors import StorageError
@@ -34,14 +35,21 @@ _CREDENTIAL_CODES = {
 }  # fmt: skip
 _REGION_CODES = {"AuthorizationHeaderMalformed", "PermanentRedirect", "301"}
 _LOCAL_REASONS = {
-    errno.ENOSPC: "no space is left on the device. Free some, or choose another folder.",
-    errno.EDQUOT: "the disk quota is used up. Free some space, or choose another folder.",
+    errno.EDQUOT: "the disk quota, of space or of files, is used up. Free some, or choose another folder.",
+    errno.EFBIG: "the file is larger than the file system or `ulimit -f` permits. Choose another folder, or raise the limit.",
     errno.EROFS: "the file system is read-only. Choose another folder.",
-    errno.EACCES: "permission denied. Change the permissions of the folder, or choose another one.",
+    errno.EACCES: "permission denied. Change the permissions of the file or of its folder, or choose another one.",
     errno.EPERM: "the operation is not permitted. Change the attributes of the file, or choose another folder.",
-    errno.ENOTDIR: "a file stands where a folder is needed. Remove the file, or choose another folder.",
-    errno.EEXIST: "a file stands where a folder is needed. Remove the file, or choose another folder.",
-    errno.EISDIR: "it is a folder, not a file.",
+    errno.EISDIR: "it is a folder, not a file. Name a file.",
+    errno.ENAMETOOLONG: "its name is longer than the file system permits. Choose a shorter one.",
+    errno.ELOOP: "its symbolic links lead in a circle. Name the file or folder itself.",
+    errno.EIO: "the disk reports an error of its own. Look at the disk, or choose another folder.",
+    errno.ESTALE: "the network file system has lost it. Mount it again, or run again.",
+}
+_PROCESS_REASONS = {  # of the process or the machine, whatever it opens
+    errno.EMFILE: "this process has too many files open. Raise the limit, for instance with `ulimit -n 65536`, and run again.",
+    errno.ENFILE: "all processes of this machine together have too many files open. End some, or raise fs.file-max.",
+    errno.ENOMEM: "the machine has no memory left for it. End other processes, and run again.",
 }
 
 _jitter = random.SystemRandom()  # not a seeded generator: forked workers must not retry in step
@@ -123,8 +131,15 @@ def _is_transient(error: BaseException) -> bool:
 
 def _explain(error: Exception, uri: str) -> str:
     """Say in one sentence what is wrong and in another what to do, without the value of any secret."""
-    if isinstance(error, OSError) and "://" not in uri and error.errno in _LOCAL_REASONS:
-        return _LOCAL_REASONS[error.errno]
+    if reason := next((_PROCESS_REASONS[number] for number in _numbers(error) if number in _PROCESS_REASONS), ""):
+        return reason
+    if isinstance(error, OSError) and "://" not in uri:
+        if error.errno == errno.ENOSPC:
+            return _full(uri)
+        if error.errno in (errno.ENOTDIR, errno.EEXIST):
+            return f"a file stands where a folder is needed{_file_above(uri)}. Choose another folder, or move the file."
+        if error.errno in _LOCAL_REASONS:
+            return _LOCAL_REASONS[error.errno]
     if web.is_web(uri):
         return web.explain(error, web.status_of(error, {}), _is_unreachable(error))
     code, names = error_code(error), {kind.__name__ for kind in type(error).__mro__}
@@ -150,3 +165,33 @@ def _explain(error: Exception, uri: str) -> str:
         if secret := os.environ.get(name):
             text = text.replace(secret, "***")
     return f"{type(error).__name__}: {text}"
+
+
+def _numbers(error: BaseException | None) -> Iterator[int]:
+    """Yield the numbers of operating system errors, from anywhere in the chain of exceptions."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno:
+            yield error.errno
+        error = error.__cause__ or error.__context__
+
+
+def _full(path: str) -> str:
+    """Tell a file system without space from one that can hold no more files: the error is the same."""
+    folder = next((above for above in (Path(path), *Path(path).parents) if above.is_dir()), Path("/"))
+    try:
+        status = os.statvfs(folder)
+    except OSError:
+        return "no space is left on the device. Free some, or choose another folder."
+    free = status.f_bavail * status.f_frsize / 2**20
+    if status.f_files and not status.f_favail:
+        return (
+            f"the file system can hold no more files, though {free:,.0f} MiB are free: all its {status.f_files:,} inodes are in "
+            "use. Remove files that nobody needs, or choose another folder."
+        )
+    return f"no space is left on the device ({free:,.0f} MiB are free). Free some, or choose another folder."
+
+
+def _file_above(path: str) -> str:
+    """Name the file on the way to a path, where there is one."""
+    found = next((above for above in (Path(path), *Path(path).parents) if above.is_file()), None)
+    return f": {found}" if found else ""

@@ -328,10 +328,16 @@ def _require_finite(scalars: dict[str, Tensor], images_seen: int) -> None:
         return
     guilty = next(name for name, value in norms.items() if not bool(value.isfinite()))
     whose = "the discriminator's gradient" if guilty.startswith("discriminator") else "the gradient"
+    kind = "it is NaN" if bool(norms[guilty].isnan()) else "it overflows"
+    mending = (
+        "lower training.learning_rate, lengthen training.warmup_images or set training.clip_norm, which begins a run of another "
+        "name"
+        if images_seen
+        else "no step was taken yet: look at the weights that it begins with (autoencoder.initial) and at those of the losses"
+    )
     raise TrainingError(
-        f"{whose} is not finite after {images_seen} images (loss {float(scalars['loss']):.4g} on this worker); "
-        "the weights were not changed and the last checkpoint is good. The same command would meet the same numbers: lower "
-        "training.learning_rate, lengthen training.warmup_images or set training.clip_norm, which begins a run of another name"
+        f"{whose} is not finite after {images_seen} images ({kind}; loss {float(scalars['loss']):.4g} on this worker); "
+        f"the weights were not changed and the last checkpoint is good. The same command would meet the same numbers: {mending}"
     )
 
 

@@ -6,6 +6,7 @@ import errno
 import json
 import logging
 import os
+import resource
 import traceback
 from collections.abc import Callable
 from pathlib import Path
@@ -25,7 +26,9 @@ from tests.s3.proxy import Fault, FaultyProxy
 def test_a_file_where_a_folder_should_be(tmp_path: Path):
     storage.write_bytes(str(tmp_path / "file"), b"x")
     for uri in (tmp_path / "file" / "below", tmp_path / "file" / "far" / "below"):
-        with pytest.raises(StorageError, match="a file stands where a folder is needed"):
+        with pytest.raises(
+            StorageError, match=r"a file stands where a folder is needed: .*/file\. Choose another folder"
+        ):
             storage.write_bytes(str(uri), b"y")
         with pytest.raises(StorageError, match="a file stands where a folder is needed"):
             storage.check_access(str(uri.parent))
@@ -49,7 +52,15 @@ def test_a_read_only_file_system():
 
 @pytest.mark.parametrize(
     ("number", "message"),
-    [(errno.ENOSPC, "no space"), (errno.EDQUOT, "quota"), (errno.EROFS, "read-only"), (errno.EACCES, "permission")],
+    [
+        (errno.ENOSPC, "no space is left on the device"),
+        (errno.EDQUOT, "quota"),
+        (errno.EROFS, "read-only"),
+        (errno.EACCES, "permission"),
+        (errno.EMFILE, "this process has too many files open.*ulimit -n"),
+        (errno.ENFILE, "all processes of this machine together have too many files open"),
+        (errno.EIO, "the disk reports an error"),
+    ],
 )
 def test_a_failed_write_leaves_the_old_file_and_no_temporary_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, message: str
@@ -66,6 +77,53 @@ def test_a_failed_write_leaves_the_old_file_and_no_temporary_one(
             function(uri, b"new")
     assert list(tmp_path.iterdir()) == [Path(uri)]
     assert storage.read_bytes(uri) == b"old"
+
+
+def test_no_space_is_told_from_no_more_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """A file system without inodes gives the same error as a full one."""
+    real = os.statvfs(tmp_path)
+
+    def fail(_: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def filled(files: int, free_blocks: int) -> os.statvfs_result:
+        names = ("f_bsize", "f_frsize", "f_blocks", "f_bfree", "f_bavail", "f_files", "f_ffree", "f_favail", "f_flag")
+        values = {name: getattr(real, name) for name in (*names, "f_namemax")}
+        values |= {"f_frsize": 4096, "f_files": 65_536, "f_favail": files, "f_bavail": free_blocks}
+        return os.statvfs_result(tuple(values.values()))
+
+    monkeypatch.setattr(os, "fsync", fail)
+    for files, blocks, message in (
+        (0, 2560, "can hold no more files, though 10 MiB are free: all its 65,536 inodes are in use"),
+        (9, 0, r"no space is left on the device \(0 MiB are free\)"),
+    ):
+        monkeypatch.setattr(os, "statvfs", lambda _, files=files, blocks=blocks: filled(files, blocks))
+        with pytest.raises(StorageError, match=message):
+            storage.write_bytes(str(tmp_path / "new" / "file"), b"x")
+
+
+def test_too_many_open_files_for_real(tmp_path: Path):
+    storage.write_bytes(str(tmp_path / "file"), b"x")
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    held = []
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (64, limits[1]))
+        with pytest.raises(StorageError, match=r"Cannot open .*file: this process has too many files open.*ulimit -n"):
+            held.extend(storage.open_read(str(tmp_path / "file")) for _ in range(100))
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+        for file in held:
+            file.close()
+
+
+def test_the_network_without_a_free_descriptor_is_not_called_unreachable(monkeypatch: pytest.MonkeyPatch):
+    def fail(_: str) -> bytes:
+        raise ConnectionError("no connection") from OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    monkeypatch.setattr(remote, "read", fail)
+    monkeypatch.setattr(attempts, "RETRY_SECONDS", 0.0)
+    with pytest.raises(StorageError, match="too many files open"):
+        storage.read_bytes("s3://bucket/key")
 
 
 # -------------------------------------------------------------------------------------------------- before work starts

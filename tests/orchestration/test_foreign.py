@@ -98,6 +98,22 @@ def test_a_folder_says_its_graph_to_the_plan_and_a_baseline_may_be_foreign_too(p
     assert list(evaluated) == ["import_autoencoder", "import_baseline", "evaluate"]
 
 
+def test_a_moving_average_is_asked_for_on_the_command_line(place, tmp_path):
+    weights = golden("dcae10_f8c16")[1]
+    average = {name: value + 1 if value.is_floating_point() else value for name, value in weights.items()}
+    file = tmp_path / "last.ckpt"
+    torch.save({"state_dict": weights, "ema_state_dict": average, "epoch": 3}, file)
+    base = [*words("dcae10_f8c16", tmp_path / "storage"), "format=official"]
+    names = []
+    for asked, expected in (("", weights), ("#ema", average)):
+        names += planned(place, "cache_latents", *base[:-1], f"autoencoder={file}{asked}").values()
+        done = place.run_here("export", *base, f"autoencoder={file}{asked}", f"to={tmp_path / 'to'}")
+        assert done.code == 0, done.err
+        with safe_open(tmp_path / "to" / "model.safetensors", "pt") as written:
+            assert all(torch.equal(written.get_tensor(key), value) for key, value in expected.items())
+    assert len(set(names)) == 4, "they are imported and cached apart"
+
+
 def test_weights_of_another_graph_are_refused(place, tmp_path):
     file = official_file(tmp_path, "dcae10_f8c16")
     base = ["--config", str(TINY), f"storage={tmp_path / 'storage'}", f"autoencoder={file}"]

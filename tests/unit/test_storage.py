@@ -100,6 +100,46 @@ def test_json_round_trip_and_damage(root: str):
         storage.read_json(uri)
 
 
+def test_json_that_is_something_else_says_what(tmp_path):
+    uri = str(tmp_path / "config.json")
+    for data, words in (
+        (
+            b"version https://git-lfs.github.com/spec/v1\nsize 1024\n",
+            "It is a git-lfs pointer to a file of 1,024 bytes",
+        ),
+        (b"<html><title>Sign in</title>", "It is a web page titled 'Sign in'"),
+        (b"", "It is empty"),
+        (b'{"cut', r"is not valid JSON \(.*\)\. Restore it"),
+    ):
+        storage.write_bytes(uri, data)
+        with pytest.raises(StorageError, match=words) as error:
+            storage.read_json(uri)
+        assert "Remove" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("head", "words"),
+    [
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:ab\nsize 12\n", "`git lfs pull`"),
+        (b"/annex/objects/MD5E-s5--ab.jpg\n", "`git annex get`"),
+        (b"../../.git/annex/objects/aa/bb/x\n", "`git annex get`"),
+        (b"\xff\xd8\xff\xe0", "a JPEG image"),
+        ("Schlüssel fehlt".encode(), "a text that begins with 'Schlüssel fehlt'"),
+        ("ä".encode() * 600, "a text that begins with"),
+        ("utf-16".encode("utf-16"), "a text that begins with 'utf-16'"),
+        (b"x" * 257 + b"ustar", "a tar archive"),
+        (b"", "empty"),
+        (b"PK\x03\x04\x14\x00", ""),
+        (b"\x80\x02\x8a\nl", ""),
+        (b"text\x00and more", ""),
+    ],
+)
+def test_what_lies_in_the_place_of_a_file(head, words):
+    found = storage.stand_in(head[: storage.HEAD_BYTES])
+    assert words in found and bool(words) == bool(found)
+    assert storage.pointer(head) == (found if "pointer" in found else "")
+
+
 def test_what_does_not_exist(root: str):
     missing = storage.join(root, "missing")
     assert not storage.exists(missing)

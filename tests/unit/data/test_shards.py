@@ -53,9 +53,31 @@ def test_decoding_a_slice_reads_its_own_rows():
 def test_values_that_the_type_cannot_hold_are_refused_with_the_id():
     values = latents()
     values[2, 0, 0, 0] = 1e6
-    with pytest.raises(DataError, match=r"n/2.*float16"):
+    with pytest.raises(
+        DataError, match=r"n/2 reaches 1e\+06 and overflows as float16, .* 65504; .*dtype to bfloat16 or float32"
+    ):
         table(values)
     table(values, "bfloat16")
+    values[2, 0, 0, 0] = -3.4e38
+    with pytest.raises(
+        DataError, match=r"n/2 reaches 3.4e\+38 and overflows as bfloat16, .*; set latents.dtype to float32"
+    ):
+        table(values, "bfloat16")
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32"])
+def test_latents_that_no_type_can_hold_are_not_called_an_overflow(dtype):
+    values = latents()
+    values[1, 0, 0, 0] = 1e6  # overflows as float16, which another type would mend
+    values[3, 0] = float("nan")
+    values[4, 1, 0, 0] = float("inf")
+    with pytest.raises(DataError) as error:
+        table(values, dtype)
+    message = str(error.value)
+    assert (
+        "makes 6 NaN and 0 infinite values among the 36 of the latent of n/3 (2 of 5 latents of this shard" in message
+    )
+    assert "no latents.dtype can hold" in message and "set latents.dtype" not in message
 
 
 def test_an_id_twice_is_refused(tmp_path):

@@ -95,7 +95,6 @@ def test_damaged_and_foreign_files_are_refused(tmp_path, source):
         "empty.pt": b"",
     }.items():
         (tmp_path / name).write_bytes(data)
-    (tmp_path / "a.ckpt").write_bytes(good)
     for path in sorted(tmp_path.iterdir()):
         if path.name != "good.pt":
             with pytest.raises(WeightsError, match=path.name.replace(".", r"\.")):
@@ -141,7 +140,7 @@ def test_checkpoints_of_the_official_trainer_hold_the_last_weights_and_averages(
     with pytest.raises(WeightsError, match="it has none under 'ema'"):
         load_autoencoder(path, last.spec, ema=0.99)
     save_file({k: v.contiguous() for k, v in last_weights.items()}, tmp_path / "a.safetensors")
-    with pytest.raises(WeightsError, match="no moving averages"):
+    with pytest.raises(WeightsError, match="it has none under 'ema'"):
         load_autoencoder(str(tmp_path / "a.safetensors"), last.spec, ema=0.999)
 
 
@@ -168,14 +167,15 @@ def test_weights_of_another_graph_name_file_graph_and_mending(tmp_path, changes,
 def test_what_is_no_autoencoder_is_refused_in_one_sentence(tmp_path):
     with pytest.raises(ArtifactError, match=r"nowhere is no autoencoder.*manifest\.json.*train_autoencoder"):
         load_autoencoder(str(tmp_path / "nowhere"))
+    (tmp_path / "model.safetensors").write_bytes(b"")
     (tmp_path / "config.json").write_text(json.dumps({"model_name": "dc-ae-f31c32"}))
     with pytest.raises(
         ConfigError, match=r"config\.json: no published autoencoder has the name 'dc-ae-f31c32'; did you mean"
     ):
         load_autoencoder(str(tmp_path))
-    (tmp_path / "config.json").write_text(json.dumps({"model_name": "dc-ae-f32c32-in-1.0"}))
-    with pytest.raises(StorageError, match=r"holds no weights: expected diffusion_pytorch_model\.safetensors"):
-        load_autoencoder(str(tmp_path))
     (tmp_path / "config.json").write_text("[1]")
     with pytest.raises(ConfigError, match=r"config\.json is not a JSON object"):
+        load_autoencoder(str(tmp_path))
+    (tmp_path / "model.safetensors").unlink()
+    with pytest.raises(StorageError, match=r"holds no weights: expected diffusion_pytorch_model\.safetensors"):
         load_autoencoder(str(tmp_path))

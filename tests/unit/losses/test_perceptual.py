@@ -170,9 +170,32 @@ def test_a_missing_or_wrong_file_is_named_with_its_source(files, tmp_path, field
 
 def test_missing_and_misshapen_tensors_are_named(files, tmp_path):
     swapped = config(files, vgg=str(files / "heads.pth"))
-    assert "no 'features.0.weight'; its names begin with lin0.model.1.weight" in refusal(swapped)
+    told = refusal(swapped)
+    assert "names such as features.0.weight, features.0.bias" in told and "the first is 'lin0.model.1.weight'" in told
     bad = torch.load(files / "heads.pth", weights_only=True)
     bad["lin2.model.1.weight"] = torch.zeros(1, 64, 1, 1)
     torch.save(bad, tmp_path / "bad.pth")
     message = refusal(config(files, heads=str(tmp_path / "bad.pth")))
     assert "'lin2.model.1.weight' has shape (1, 64, 1, 1), not (1, 256, 1, 1)" in message
+
+
+def test_files_that_others_wrote_again(lpips, files, parts, tmp_path, caplog):
+    a, b = images(1, 3, 16, 16), images(1, 3, 16, 16, seed=2)
+    wrapped = {f"module.{name}": value for name, value in parts[0].items()}
+    torch.save(
+        {"state_dict": wrapped | {"module.classifier.0.weight": torch.zeros(3)}, "epoch": 3}, tmp_path / "vgg.ckpt"
+    )
+    assert torch.equal(load_lpips(config(files, vgg=str(tmp_path / "vgg.ckpt")))(a, b), lpips(a, b))
+    assert not caplog.records, "what LPIPS never reads is no news"
+
+
+def test_weights_that_are_not_finite_and_pointers_are_refused(files, parts, tmp_path):
+    bad = {**parts[1], "lin2.model.1.weight": torch.full((1, 256, 1, 1), torch.nan)}
+    torch.save(bad, tmp_path / "bad.pth")
+    assert "256 NaN among the 256 values of 'lin2.model.1.weight'" in refusal(
+        config(files, heads=str(tmp_path / "bad.pth"))
+    )
+    (tmp_path / "pointer.pth").write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:4d\nsize 58862\n")
+    for digest in ("", "0" * 64):
+        message = refusal(config(files, heads=str(tmp_path / "pointer.pth"), heads_sha256=digest))
+        assert "it is a git-lfs pointer to a file of 58,862 bytes" in message and "`git lfs pull`" in message

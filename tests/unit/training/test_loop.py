@@ -9,6 +9,7 @@ from dcae15 import artifacts, storage
 from dcae15.errors import ConfigError, TrainingError
 from dcae15.runtime import LocalRuntime
 from dcae15.training.checkpoint import Checkpoints
+from dcae15.training.trainer import _require_finite
 from tests.unit.training.small import StopError, StoppingTracker, run, small_config
 
 
@@ -61,11 +62,20 @@ def test_training_leaves_the_global_generator_alone(tmp_path, image_set):
 def test_a_gradient_that_is_not_finite_stops_before_the_update(tmp_path, image_set):
     config = small_config(learning_rate=1e12, clip_norm=0.0, warmup_images=0, images=1600, checkpoint_images=16)
     out = str(tmp_path / "k" / "a")
-    with pytest.raises(TrainingError, match="not finite after"):
+    with pytest.raises(
+        TrainingError, match=r"not finite after \d+ images \(it is NaN; .*lower training\.learning_rate"
+    ):
         run("autoencoder", config, image_set, out)
     saved = Checkpoints(storage.join(out, artifacts.CHECKPOINTS)).latest()
     assert saved is not None
     assert all(bool(torch.isfinite(v).all()) for v in saved["network"].values())
+
+
+def test_before_the_first_step_no_learning_rate_is_blamed():
+    scalars = {"gradient_norm": torch.tensor(float("inf")), "loss": torch.tensor(3.0)}
+    with pytest.raises(TrainingError, match=r"after 0 images \(it overflows; loss 3 .*no step was taken yet") as error:
+        _require_finite(scalars, 0)
+    assert "learning_rate" not in str(error.value)
 
 
 def test_a_damaged_checkpoint_falls_back_to_the_one_before(tmp_path, image_set, undisturbed):
