@@ -37,8 +37,8 @@ def dry_run(config: Config, stage: Stage | None = None, given: Mapping[str, str]
 
 def run_pipeline(config: Config) -> str:
     """Run every step that is not done yet and write the report; return the report's URI."""
-    storage.check_access(config.storage)
     config = config.changed(storage=storage.resolve(config.storage))
+    storage.check_access(config.storage)
     steps = plan(config).steps
     require_ready(steps)
     seconds, parent = _run_tracked(config, steps)
@@ -81,8 +81,8 @@ def run_stage(config: Config, stage: Stage, given: Mapping[str, str]) -> None:
         ArtifactError: an input is missing; the message names the script that makes it.
         ConfigError: the stage does not belong to this configuration.
     """
-    storage.check_access(config.storage)
     config = config.changed(storage=storage.resolve(config.storage))
+    storage.check_access(config.storage)
     absent = _absent(config, stage, given)
     if absent:
         print(f"{stage.name}: without {', '.join(absent)}, which are not there", flush=True)

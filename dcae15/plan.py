@@ -63,7 +63,7 @@ def plan(config: Config, given: Mapping[str, str] | None = None, absent: Collect
     Raises:
         ArtifactError: there is nothing at a given URI.
     """
-    initial = {"initial": config.autoencoder.initial} if config.autoencoder.initial else {}
+    initial = {"initial": storage.expanded(config.autoencoder.initial)} if config.autoencoder.initial else {}
     planner = _Planner(View(config, {**initial, **(given or {})}))
     planner.take_given()
     for stage in STAGES:

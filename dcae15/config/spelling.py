@@ -41,7 +41,7 @@ def _both(value: Any, spelled: Any) -> Any:
         return {str(key): _both(item, theirs) for item, (key, theirs) in items}
     if isinstance(value, list) and isinstance(spelled, list) and len(value) == len(spelled):
         return [_both(item, theirs) for item, theirs in zip(value, spelled, strict=True)]
-    return value if isinstance(value, str | list | Mapping) else Spelled(value, spelled or "")
+    return value if isinstance(value, str | list | Mapping) else Spelled(value, str(spelled or ""))
 
 
 def plain(value: Any) -> Any:

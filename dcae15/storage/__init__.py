@@ -17,7 +17,7 @@ import xxhash
 from dcae15.errors import StorageError
 from dcae15.storage import local, remote
 from dcae15.storage.attempts import attempt, is_denied, is_missing
-from dcae15.storage.names import FileInfo, canonical, is_remote, join, resolve, temporary_name
+from dcae15.storage.names import FileInfo, canonical, expanded, is_remote, join, resolve, temporary_name
 from dcae15.storage.ranges import open_range, read_range
 from dcae15.storage.remote import environment
 

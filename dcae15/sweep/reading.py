@@ -42,7 +42,7 @@ _MISSING = {
 def read_text(uri: str) -> str:
     """Return the text of a file; raise ConfigError when it cannot be read."""
     try:
-        return storage.read_bytes(uri).decode()
+        return storage.read_bytes(storage.expanded(uri)).decode()
     except StorageError as error:
         raise ConfigError(f"{redact(uri)} cannot be read: {error}") from error
     except UnicodeDecodeError as error:
