@@ -28,11 +28,13 @@ def dry_run(config: Config, stage: Stage | None = None, given: Mapping[str, str]
     """Return the plan of the pipeline, or of one stage, as text, without starting Ray.
 
     Raises:
-        ConfigError: the stage does not belong to this configuration.
+        ConfigError: the stage does not belong to this configuration, or something would stop it late.
     """
     config = config.changed(storage=storage.resolve(config.storage))
     planned = plan(config, given, _absent(config, stage, given) if stage else ())
-    return describe(_steps_of(planned, stage) if stage else planned.steps, config)
+    steps = _steps_of(planned, stage) if stage else planned.steps
+    require_ready(steps)
+    return describe(steps, config)
 
 
 def run_pipeline(config: Config) -> str:
@@ -41,6 +43,7 @@ def run_pipeline(config: Config) -> str:
     storage.check_access(config.storage)
     steps = plan(config).steps
     require_ready(steps)
+    _say_notes(steps)
     seconds, parent = _run_tracked(config, steps)
     uri = finish_report(config, steps, seconds, parent)
     latest = {step.name: step.output.uri for step in steps}
@@ -90,6 +93,7 @@ def run_stage(config: Config, stage: Stage, given: Mapping[str, str]) -> None:
     steps = _steps_of(planned, stage)
     require_ready(steps)
     require_inputs(steps, planned, given)
+    _say_notes(steps)
     _run_tracked(config, steps)
     made = [step.output.uri for step in steps]
     for uri in made:
@@ -148,6 +152,12 @@ def require_ready(steps: Sequence[Step]) -> None:
     for step in steps:
         if not step.done:
             step.stage.ready(step.view)
+
+
+def _say_notes(steps: Sequence[Step]) -> None:
+    for step in steps:
+        for note in step.notes:
+            print(f"{step.name}: {note}", flush=True)
 
 
 def _run_tracked(config: Config, steps: Sequence[Step]) -> tuple[dict[str, float], tracking.TrackerSpec]:

@@ -44,9 +44,12 @@ def resolve(uri: str) -> str:
 
 
 def expanded(uri: str) -> str:
-    """Put the values of $VARIABLES into what a user typed, and leave it as it is otherwise; raise StorageError for one without value.
+    """Put the values of $VARIABLES into what a user typed, and leave it as it is otherwise.
 
     It is for the moment when a text comes from the user: values may hold a $ themselves, so nothing is expanded twice.
+
+    Raises:
+        StorageError: an environment variable is not set.
     """
     if unset := next((name for name in _VARIABLE.findall(uri) if name.strip("${}") not in os.environ), ""):
         raise StorageError(f"The environment variable {unset} in a storage path is not set. Set it.")

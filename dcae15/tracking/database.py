@@ -62,7 +62,10 @@ def _for_mlflow(uri: str) -> str:
     if found is None or database is None or not set(str(database)) & set(_MLFLOWS):
         return uri
     folder = str(database.parent)
-    link = Path(tempfile.gettempdir()) / f"dcae15-tracking-{os.getuid()}-{hashlib.sha256(folder.encode()).hexdigest()[:16]}"
+    link = (
+        Path(tempfile.gettempdir())
+        / f"dcae15-tracking-{os.getuid()}-{hashlib.sha256(folder.encode()).hexdigest()[:16]}"
+    )
     with contextlib.suppress(FileExistsError):
         link.symlink_to(folder)
     if link.lstat().st_uid != os.getuid() or str(link.readlink()) != folder:
@@ -105,7 +108,9 @@ def choose_uri(configured: str, storage_root: str) -> str:
     if found is None or database is None:
         return uri
     if set(database.name) & set(_MLFLOWS):
-        raise ConfigError(f"tracking.uri is '{uri}': MLflow cannot read '?' or '%' in the name of a database; rename it")
+        raise ConfigError(
+            f"tracking.uri is '{uri}': MLflow cannot read '?' or '%' in the name of a database; rename it"
+        )
     return f"sqlite:///{database}{found['options'] or ''}"
 
 
@@ -121,8 +126,8 @@ def artifact_location(uri: str, storage_root: str) -> str | None:
         return None
     if "://" in storage_root and set(storage_root) & set(_URLS):
         raise ConfigError(
-            f"storage is {redact(storage_root)}: MLflow would write to another place, because it reads '?' and '#' in the name of a "
-            "bucket's folder as its own; choose another folder, set tracking.uri to a server, or go without: tracking.enabled=false"
+            f"storage is {redact(storage_root)}: MLflow would write to another place, because '?' and '#' mean something else to "
+            "it; choose another folder, set tracking.uri to a server, or go without: tracking.enabled=false"
         )
     files = storage.join(storage_root, "mlflow-artifacts")
     return Path(files).as_uri() if "%" in files and "://" not in files else files  # MLflow decodes paths, too

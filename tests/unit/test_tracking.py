@@ -292,7 +292,8 @@ def test_ending_runs_never_stops_the_work(root, caplog):
 
 
 @pytest.mark.parametrize(
-    "name", ["100% real?#1 x", "a%20b", "50%25", "x?y=1", "plus+&=", "quo'te\"", "co:lon@at", "schön-猫", "semi;x[1]*{b}"]
+    "name",
+    ["100% real?#1 x", "a%20b", "50%25", "x?y=1", "plus+&=", "quo'te\"", "co:lon@at", "schön-猫", "semi;x[1]*{b}"],
 )
 def test_a_storage_with_any_name_is_tracked_into_that_folder_at_once(tmp_path, migrated, name, caplog, monkeypatch):
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)

@@ -48,6 +48,8 @@ class Selection:
     limit: int = 0  # most images per split, spread evenly over the classes; 0 means all
     classes: tuple[str, ...] = ()  # names of the classes to take; none means all
     seed: int = 0  # seed of the held-out share
+    # validation images that are held out at least, as far as no class gives more than half of its images
+    least_val: int = 0
 
 
 @dataclass(frozen=True)
@@ -156,8 +158,8 @@ def select(
 ) -> Source:
     """Make a source of all its images: hold some out where it has none of ``val``, take the classes and the number asked for.
 
-    What is held out, and which images a limit leaves, depends on nothing but seed, ids and labels. Classes of fewer than
-    five images are kept whole for training where their share rounds to nothing.
+    What is held out, and which images a limit leaves, depends on nothing but seed, ids, labels and the classes asked for. Classes
+    of fewer than five images are kept whole for training where their share rounds to nothing, unless too few would be held out.
 
     Raises:
         ConfigError: a class that was asked for is unknown.
@@ -174,7 +176,7 @@ def select(
         )
     _require_unique(listing.uri, [train] if val is None else [train, val])
     if val is None:
-        out = _held_out(train, selection)
+        out = _held_out(train, selection, _wanted(class_names, selection.classes))
         train, val = train.filter(pa.array(~out)), train.filter(pa.array(out))
     wanted = _wanted(class_names, selection.classes)
     train, val = (_limited(_relabelled(table, wanted, len(class_names)), selection.limit) for table in (train, val))
@@ -229,8 +231,8 @@ def _turns(labels: NDArray[np.int32], order: NDArray[np.integer]) -> NDArray[np.
     return turns
 
 
-def _held_out(table: pa.Table, selection: Selection) -> NDArray[np.bool_]:
-    """Tell which images validate: those of every class whose hashed ids come first."""
+def _held_out(table: pa.Table, selection: Selection, wanted: Sequence[int]) -> NDArray[np.bool_]:
+    """Tell which images validate: those of every class whose hashed ids come first; more of the ``wanted`` ones if they are few."""
     share, labels = selection.val_fraction, _labels(table)
     if not share or not len(labels):
         return np.zeros(len(labels), bool)
@@ -240,6 +242,12 @@ def _held_out(table: pa.Table, selection: Selection) -> NDArray[np.bool_]:
     counts = np.array([round(size * share) for size in sizes.tolist()])
     counts = np.where(sizes >= _HOLD_OUT_FROM, np.maximum(counts, 1), counts)
     counts = np.minimum(counts, np.maximum(sizes - 1, 0))
+    taken = [label for label in wanted if label < len(sizes)]  # the last classes may have no images
+    while counts[taken].sum() < selection.least_val:
+        room = sizes[taken] // 2 - counts[taken]
+        if room.max(initial=0) <= 0:
+            break
+        counts[taken[int(room.argmax())]] += 1
     return _turns(labels, np.lexsort((keys, labels))) < counts[labels]
 
 
