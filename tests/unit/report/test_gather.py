@@ -90,4 +90,4 @@ def test_a_report_of_few_images_says_what_was_left_out(tmp_path: Path, val: int)
     assert ("the Fréchet distance of generated images is left out" in page) == (val == 1)
     assert bool(data.reconstruction) == bool(data.grids) == (val == 1)
     assert data.samples, "what was generated is shown whatever was measured"
-    assert "<h2>Quality over training</h2>" not in page and "nan" not in page.replace("dominant", "")
+    assert "<h2>Quality over training</h2>" not in page
