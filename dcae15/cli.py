@@ -275,7 +275,7 @@ def _split(words: Sequence[str], inputs: Mapping[str, str]) -> tuple[dict[str, s
         if equals and name in inputs:
             if not uri:
                 raise ConfigError(f"the input '{name}' is empty: {inputs[name]}; give {name}=URI")
-            given[name] = uri
+            given[name] = storage.expanded(uri)
         elif equals and name not in Config.model_fields and "." not in name and (hint := nearest(name, inputs)):
             raise ConfigError(f"'{name}' is neither an input nor a configuration field{hint}")
         else:
@@ -285,7 +285,7 @@ def _split(words: Sequence[str], inputs: Mapping[str, str]) -> tuple[dict[str, s
 
 def _file_layer(uri: str) -> Layer:
     try:
-        return from_yaml(storage.read_bytes(uri).decode(), redact(uri))
+        return from_yaml(storage.read_bytes(storage.expanded(uri)).decode(), redact(uri))
     except StorageError as error:
         raise ConfigError(f"--config {uri} cannot be read: {error}") from error
     except UnicodeDecodeError as error:

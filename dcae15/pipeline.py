@@ -28,19 +28,22 @@ def dry_run(config: Config, stage: Stage | None = None, given: Mapping[str, str]
     """Return the plan of the pipeline, or of one stage, as text, without starting Ray.
 
     Raises:
-        ConfigError: the stage does not belong to this configuration.
+        ConfigError: the stage does not belong to this configuration, or something would stop it late.
     """
     config = config.changed(storage=storage.resolve(config.storage))
     planned = plan(config, given, _absent(config, stage, given) if stage else ())
-    return describe(_steps_of(planned, stage) if stage else planned.steps, config)
+    steps = _steps_of(planned, stage) if stage else planned.steps
+    require_ready(steps)
+    return describe(steps, config)
 
 
 def run_pipeline(config: Config) -> str:
     """Run every step that is not done yet and write the report; return the report's URI."""
-    storage.check_access(config.storage)
     config = config.changed(storage=storage.resolve(config.storage))
+    storage.check_access(config.storage)
     steps = plan(config).steps
     require_ready(steps)
+    _say_notes(steps)
     seconds, parent = _run_tracked(config, steps)
     uri = finish_report(config, steps, seconds, parent)
     latest = {step.name: step.output.uri for step in steps}
@@ -81,8 +84,8 @@ def run_stage(config: Config, stage: Stage, given: Mapping[str, str]) -> None:
         ArtifactError: an input is missing; the message names the script that makes it.
         ConfigError: the stage does not belong to this configuration.
     """
-    storage.check_access(config.storage)
     config = config.changed(storage=storage.resolve(config.storage))
+    storage.check_access(config.storage)
     absent = _absent(config, stage, given)
     if absent:
         print(f"{stage.name}: without {', '.join(absent)}, which are not there", flush=True)
@@ -90,6 +93,7 @@ def run_stage(config: Config, stage: Stage, given: Mapping[str, str]) -> None:
     steps = _steps_of(planned, stage)
     require_ready(steps)
     require_inputs(steps, planned, given)
+    _say_notes(steps)
     _run_tracked(config, steps)
     made = [step.output.uri for step in steps]
     for uri in made:
@@ -148,6 +152,12 @@ def require_ready(steps: Sequence[Step]) -> None:
     for step in steps:
         if not step.done:
             step.stage.ready(step.view)
+
+
+def _say_notes(steps: Sequence[Step]) -> None:
+    for step in steps:
+        for note in step.notes:
+            print(f"{step.name}: {note}", flush=True)
 
 
 def _run_tracked(config: Config, steps: Sequence[Step]) -> tuple[dict[str, float], tracking.TrackerSpec]:

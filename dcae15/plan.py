@@ -36,6 +36,11 @@ class Step:
         return artifacts.finished(self.output.uri)
 
     @property
+    def notes(self) -> list[str]:
+        """What the user should know before it runs; nothing where it ran."""
+        return [] if self.done else list(self.stage.notes(self.view, self.inputs))
+
+    @property
     def line(self) -> str:
         """The step in one line: reused or to run, fingerprint, URI."""
         state = "reused" if self.done else "to run"
@@ -61,9 +66,9 @@ def plan(config: Config, given: Mapping[str, str] | None = None, absent: Collect
         absent: optional roles to do without.
 
     Raises:
-        ArtifactError: there is nothing at a given URI.
+        ArtifactError: there is nothing at a given URI, or something of another kind.
     """
-    initial = {"initial": config.autoencoder.initial} if config.autoencoder.initial else {}
+    initial = {"initial": storage.expanded(config.autoencoder.initial)} if config.autoencoder.initial else {}
     planner = _Planner(View(config, {**initial, **(given or {})}))
     planner.take_given()
     for stage in STAGES:
@@ -86,7 +91,7 @@ class _Planner:
         autoencoders = {"initial", *(_role(stage, arm) for stage in STAGES if stage.per_arm for arm in ARMS)}
         for role, uri in self.view.given.items():
             if role not in autoencoders:
-                self.known[role] = (uri, artifacts.read_manifest(uri)["fingerprint"])
+                self.known[role] = (uri, _fingerprint_of(role, uri))
                 continue
             from dcae15.export.foreign_weights import given_autoencoder  # which imports torch
 
@@ -137,17 +142,30 @@ class _Planner:
         self.known[role] = (uri, named)
 
 
+def _fingerprint_of(role: str, uri: str) -> str:
+    """Return what names a given artifact; raise ArtifactError when it is of another kind than its role."""
+    stage = next(stage for stage in STAGES if stage.role == role)
+    artifact = stage.makes.open(uri)
+    if isinstance(artifact, artifacts.ImageSet) and stage.split not in artifact.splits:
+        raise ArtifactError(
+            f"{role}={uri} is an image set with {' and '.join(artifact.splits)} images, but one with '{stage.split}' images is "
+            f"needed, as {command(stage.name)} makes it"
+        )
+    return artifact.fingerprint
+
+
 def _role(stage: Stage, arm: str) -> str:
     return stage.role if arm in ("", STRUCTURED) else arm
 
 
 def describe(steps: Sequence[Step], config: Config) -> str:
-    """Return steps as text: each reused or to run, fingerprint, inputs, images, bytes."""
+    """Return steps as text: each reused or to run, fingerprint, inputs, images, bytes; and what will be left out."""
     lines = [f"storage: {config.storage}"]
     for step in steps:
         lines.append(step.line)
         lines += [f"{'':<18}   reads {role}: {uri}" for role, uri in step.inputs.items()]
         lines += [f"{'':<18}   {name}: {value}" for name, value in step.facts.items()]
+        lines += [f"{'':<18}   note: {note}" for note in step.notes]
     return "\n".join(lines)
 
 

@@ -97,7 +97,7 @@ class Artifact:
             )
         try:
             body = {f.name: manifest[f.name] for f in dataclasses.fields(cls) if f.name != "uri"}
-            return _decoded(cls, {**body, "uri": storage.resolve(uri)})
+            return _decoded(cls, {**body, "uri": storage.canonical(uri)})
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise ArtifactError(
                 f"the manifest of {uri} is damaged ({error}); delete the folder and run its stage again"

@@ -28,6 +28,7 @@ from dcae15.config.schema import (
     ShapesConfig,
     TrackingConfig,
 )
+from dcae15.config.spelling import plain, texts
 from dcae15.config.training import (
     AdversarialConfig,
     AutoencoderConfig,

@@ -17,6 +17,7 @@ from pydantic.fields import FieldInfo
 from yaml import YAMLError
 
 from dcae15.config.schema import Config
+from dcae15.config.spelling import Spelled, plain, texts, with_spelling
 from dcae15.config.training import SHARED, PhaseConfig
 from dcae15.errors import ConfigError, InvalidConfigError, nearest
 from dcae15.fields import SIGNS, Section, is_list_of_sections, section_type, type_name, words_of
@@ -75,10 +76,13 @@ def from_yaml(text: str, origin: str) -> Layer:
     return Layer(origin, dict(flatten(yaml_tree(text, origin), "", origin)))
 
 
-def yaml_tree(text: str, origin: str) -> dict[Any, Any]:
-    """Return the mapping that a YAML text holds, interpolations as they stand; raise ConfigError when it holds something else."""
+def yaml_tree(text: str, origin: str) -> dict[str, Any]:
+    """Return the mapping that a YAML text holds, interpolations as they stand; raise ConfigError when it holds something else.
+
+    Keys are texts. Numbers, words such as ``no`` and empty values are `Spelled`: `flatten` knows which fields take them as texts.
+    """
     try:
-        tree = OmegaConf.to_container(OmegaConf.create(text), resolve=False)
+        tree = with_spelling(OmegaConf.to_container(OmegaConf.create(text), resolve=False), text)
     except (YAMLError, OmegaConfBaseException) as error:
         raise ConfigError(f"{origin} is not valid YAML: {error}") from error
     if not isinstance(tree, dict) or (tree and set(tree) == {text.strip()}):
@@ -88,6 +92,8 @@ def yaml_tree(text: str, origin: str) -> dict[Any, Any]:
 
 def from_overrides(items: Iterable[str], origin: str = "command line") -> Layer:
     """Read ``key=value`` words; text fields take the value as it stands, others read it as YAML (``[4, 8]``, ``1e-3``).
+
+    Items of a list of texts stay what they are, too: ``[no, 001]`` are these two texts.
 
     Raises:
         ConfigError: a word without '=', an unknown key, or a value that is not YAML.
@@ -105,8 +111,8 @@ def from_overrides(items: Iterable[str], origin: str = "command line") -> Layer:
             parsed = OmegaConf.to_container(OmegaConf.from_dotlist([f"value={text}"]), resolve=False)
         except (YAMLError, OmegaConfBaseException) as error:
             raise ConfigError(f"{path}={text} ({origin}) cannot be read: {error}") from error
-        value = parsed["value"] if isinstance(parsed, dict) else parsed
-        values.update(_items(value, origin) if path == PHASES else [(path, value)])
+        value = with_spelling(parsed["value"] if isinstance(parsed, dict) else parsed, text)
+        values.update(_items(value, origin) if path == PHASES else [(path, _typed(path, value))])
     return Layer(origin, values)
 
 
@@ -231,8 +237,9 @@ def field_type(path: str) -> str:
 
 def _items(value: Any, origin: str) -> Iterator[tuple[str, Any]]:
     """Yield the number of phases, then the fields of each."""
+    value = value.value if isinstance(value, Spelled) else value
     if not isinstance(value, list) or not all(isinstance(item, Mapping) for item in value):
-        raise ConfigError(_wrong_type(PHASES, value, origin))
+        raise ConfigError(_wrong_type(PHASES, plain(value), origin))
     yield PHASES, len(value)
     for i, item in enumerate(value):
         yield from flatten(item, f"{PHASES}[{i}].", origin)
@@ -250,11 +257,21 @@ def flatten(tree: Mapping[Any, Any], prefix: str, origin: str) -> Iterator[tuple
             yield from _items(value, origin)
         elif _plain(path) not in _SECTIONS:
             require_known(path, origin)
-            yield path, value
+            yield path, _typed(path, value)
         elif isinstance(value, Mapping):
             yield from flatten(value, f"{path}.", origin)
-        elif value is not None:  # a section whose lines are all commented out is fine
+        elif plain(value) is not None:  # a section whose lines are all commented out is fine
             raise ConfigError(f"{path} ({origin}) is a section, not a value{_example(path)}")
+
+
+def _typed(path: str, value: Any) -> Any:
+    """Return a value of a field, or several values to choose from: texts as they are spelled where the field takes texts."""
+    if isinstance(value, Mapping) or field_type(path) not in ("str", "list[str]"):
+        return plain(value)
+    words = words_of(_FIELDS[_plain(path)])
+    if isinstance(value, Spelled) and isinstance(value.value, bool) and "yes" in words:
+        return value.text if value.text in words else value.value  # true says yes
+    return texts(value)
 
 
 def require_known(path: str, origin: str) -> None:

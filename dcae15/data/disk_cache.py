@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from dcae15.config import ScalingConfig
-from dcae15.storage.names import is_remote, is_temporary, temporary_name
+from dcae15.storage.names import expanded, is_remote, is_temporary, temporary_name
 
 _LOG = logging.getLogger(__name__)
 _LOCKS = 256
@@ -28,7 +28,7 @@ def disk_cache(scaling: ScalingConfig, uri: str) -> DiskCache | None:
     if not is_remote(uri) or not scaling.cache_gib:
         return None
     default = Path(tempfile.gettempdir()) / f"dcae15-cache-{os.getuid()}"
-    folder = Path(scaling.cache_folder).expanduser() if scaling.cache_folder else default
+    folder = Path(expanded(scaling.cache_folder)).expanduser() if scaling.cache_folder else default
     return DiskCache(folder, int(scaling.cache_gib * 2**30))
 
 

@@ -13,6 +13,7 @@ from dcae15.channels import default_ladder
 from dcae15.config import EvaluationConfig
 from dcae15.data.stream import ImageStream
 from dcae15.errors import DataError
+from dcae15.evaluation import needs
 from dcae15.evaluation.channel_effects import channel_effects, sparsity_summary
 from dcae15.evaluation.distances import FeatureStatistics, frechet_distance
 from dcae15.evaluation.features import FEATURES, FeatureNetwork
@@ -70,8 +71,8 @@ class _FirstRows:
 class ArmMeasures:
     """What was measured of one autoencoder."""
 
-    # rows per prefix: ``psnr`` (dB), ``ssim``, ``frechet_distance`` (never FID), ``class_accuracy`` where there are
-    # classes, ``lpips`` where its weights are configured
+    # rows per prefix: ``psnr`` (dB), ``ssim``, ``frechet_distance`` (never FID; of two images or more), ``class_accuracy`` where
+    # there are classes, ``lpips`` where its weights are configured
     reconstruction: Rows
     # rows per prefix: ``explained_share``, ``low_frequency_share``, ``high_frequency_share``, ``effective_rank``, and
     # ``probe_accuracy`` where there are classes
@@ -179,7 +180,8 @@ class _Prefix:
 
     def reconstruction(self) -> dict[str, float]:
         row = {"prefix": self.prefix, **{name: total / self.seen.count for name, total in self.sums.items()}}
-        row["frechet_distance"] = frechet_distance(self.probes.reference, self.seen)
+        if self.seen.count >= needs.FRECHET:
+            row["frechet_distance"] = frechet_distance(self.probes.reference, self.seen)
         if self.probes.network.num_classes == self.probes.num_classes > 1:
             row["class_accuracy"] = self.right / self.seen.count
         return row

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from dcae15.errors import DataError
+from dcae15.evaluation import needs
 
 CHUNK = 1_024  # rows of the distance matrix held at once; memory is as many times max(N, M) numbers of 8 bytes
 
@@ -46,8 +47,10 @@ class FeatureStatistics:
 
     def covariance(self) -> np.ndarray:
         """Return the unbiased covariance. Raises DataError: there are fewer than 2 vectors."""
-        if self.count < 2:
-            raise DataError(f"statistics hold {self.count} feature vectors; a covariance needs at least 2 images")
+        if self.count < needs.FRECHET:
+            raise DataError(
+                f"statistics hold {self.count} feature vectors; a covariance needs at least {needs.FRECHET} images"
+            )
         return self.scatter / (self.count - 1)
 
 
@@ -83,7 +86,7 @@ def precision_recall(real_ND: np.ndarray, generated_MD: np.ndarray, *, neighbour
     Raises:
         DataError: one set has k images or fewer.
     """
-    if min(len(real_ND), len(generated_MD)) <= neighbours:
+    if min(len(real_ND), len(generated_MD)) < needs.manifold(neighbours):
         raise DataError(
             f"{len(real_ND)} real and {len(generated_MD)} generated images with {neighbours} neighbours; "
             "each set needs more images than neighbours"

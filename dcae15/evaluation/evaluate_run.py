@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import closing
 from typing import Any
@@ -16,7 +17,8 @@ from dcae15.config import Config, fingerprint
 from dcae15.data.disk_cache import disk_cache
 from dcae15.data.loader import image_batches
 from dcae15.data.stream import ImageStream, load_images
-from dcae15.errors import ConfigError, DataError
+from dcae15.errors import ConfigError
+from dcae15.evaluation import needs
 from dcae15.evaluation.arms import ArmMeasures, Probes, look_at, measure_arm, prefix_ladders
 from dcae15.evaluation.distances import FeatureStatistics, frechet_distance
 from dcae15.evaluation.features import BATCH_SIZE, FeatureNetwork, random_batches, train_features
@@ -30,6 +32,8 @@ from dcae15.models.autoencoder import Autoencoder
 GENERATED = "generated"
 MOST_SHOWN_CLASSES = 20
 """Generated images are kept to be shown of at most the first so many classes."""
+MOST_SHOWN = 1_000
+"""Generated images that are looked through for some to show, where those that are compared are too few."""
 MOST_FEATURE_IMAGES = 50_000
 MOST_FEATURE_BYTES = 1 << 30
 """The feature network trains on the first so many images of the set; where these take more memory, on all of them, streamed."""
@@ -49,6 +53,8 @@ def evaluate(
 ) -> dict[str, float]:
     """Measure autoencoders and, where there are any, generated images; write the evaluation to ``uri``.
 
+    Measures that need more images than there are have no entry, and a sentence among the warnings, see `dcae15.evaluation.needs`.
+
     Args:
         config: what to measure.
         images: URI of the image set.
@@ -66,43 +72,49 @@ def evaluate(
 
     Raises:
         ConfigError: there is no autoencoder, or one that cannot take images of this size.
-        DataError: there are too few validation images.
     """
     if not autoencoders:
         raise ConfigError("there is no autoencoder to evaluate; pass autoencoder=URI")
     image_set = artifacts.ImageSet.open(images)
     settings = config.evaluation
+    sample_set = artifacts.ImageSet.open(samples) if samples else None
+    counts = needs.Counts(image_set.splits["train"].count, image_set.splits["val"].count)
+    missing = list(needs.left_out(config, counts, sample_set.splits[GENERATED].count if sample_set else 0))
     network = features_of(config, image_set, device, say)
-    probes = _probes(config, image_set, network)
-    perceptual = perceptual or _lpips(config, device)
     codecs = {arm: _load(arm, source, image_set) for arm, source in autoencoders.items()}
     ladders = prefix_ladders(
         {arm: codec.prefix_choices for arm, codec in codecs.items()},
         {arm: codec.spec.latent_channels for arm, codec in codecs.items()},
     )
     measured: dict[str, ArmMeasures] = {}
-    for arm in list(codecs):
-        say(f"evaluate: reconstructions and channels of the {arm} autoencoder")
-        codec = codecs.pop(arm).to(device)
-        measured[arm] = measure_arm(codec, ladders[arm], probes, settings, perceptual=perceptual, device=device)
-    pictures = {"inputs": torch.from_numpy(probes.shown)}
+    pictures: dict[str, torch.Tensor] = {}
+    if counts.val:
+        probes = _probes(config, image_set, network)
+        perceptual = perceptual or _lpips(config, device)
+        pictures["inputs"] = torch.from_numpy(probes.shown)
+        for arm in list(codecs):
+            say(f"evaluate: reconstructions and channels of the {arm} autoencoder")
+            codec = codecs.pop(arm).to(device)
+            measured[arm] = measure_arm(codec, ladders[arm], probes, settings, perceptual=perceptual, device=device)
     for arm, found in measured.items():
         pictures[f"reconstructions.{arm}"] = torch.from_numpy(found.reconstructions)
         if found.channel_means is not None:
             pictures[f"channel_means.{arm}"] = torch.from_numpy(found.channel_means)
     compared = {
-        "reference_count": len(probes.images),
+        "reference_count": min(settings.reconstruction_images, counts.val),
         "reference_digest": f"val of {image_set.fingerprint}",
         "extractor": "classifier trained on this image set (64 features)",
         "extractor_digest": network.digest,
         "resize": "none",
     }
     generation: dict[str, float] = {}
-    if samples:
+    if sample_set:
         say("evaluate: generated images")
-        generation, count, pictures["samples"] = _generation(config, image_set, samples, network, device)
+        generation, count, pictures["samples"] = _generation(config, image_set, sample_set, network, device)
         compared = {"count": count, **compared, "reference_count": count, **_generated_with(config, samples)}
     storage.write_bytes(storage.join(uri, artifacts.PICTURES), to_safetensors(pictures))
+    if any("explained_share" not in row for found in measured.values() for row in found.structure) and counts.val > 1:
+        missing.append("the shares of frequencies are left out: all validation images are alike")
     evaluation = artifacts.Evaluation(
         uri,
         fingerprint,
@@ -117,7 +129,8 @@ def evaluate(
             {arm: found.reconstruction for arm, found in measured.items()},
             {arm: found.channels for arm, found in measured.items()},
             full_channel_gap_db=settings.full_channel_gap_db,
-        ),
+        )
+        + missing,
     )
     evaluation.commit()
     for warning in evaluation.warnings:
@@ -129,10 +142,6 @@ def _probes(config: Config, image_set: artifacts.ImageSet, network: FeatureNetwo
     """Look once at the images that every arm is measured on."""
     settings, disk = config.evaluation, disk_cache(config.scaling, image_set.uri)
     real = ImageStream(image_set, "val", settings.reconstruction_images, disk)
-    if len(real) < 2:
-        raise DataError(
-            f"{image_set.uri} has {len(real)} validation images; measuring needs at least 2: raise data.val_fraction"
-        )
     train = ImageStream(image_set, "train", settings.probe_images, disk) if settings.probe_images else None
     return look_at(real, train, len(image_set.class_names), network, settings.grid_images)
 
@@ -213,29 +222,34 @@ def _streamed(config: Config, image_set: artifacts.ImageSet) -> Generator[tuple[
 
 
 def _generation(
-    config: Config, image_set: artifacts.ImageSet, samples: str, network: FeatureNetwork, device: str
+    config: Config, image_set: artifacts.ImageSet, sample_set: artifacts.ImageSet, network: FeatureNetwork, device: str
 ) -> tuple[dict[str, float], int, torch.Tensor]:
-    """Compare generated with validation images, both cut to the same number: distances depend on it."""
-    sample_set = artifacts.ImageSet.open(samples)
+    """Compare generated with validation images, both cut to the same number, because distances depend on it.
+
+    Where there are no validation images, they are only shown.
+    """
     require_size(sample_set.resolution, image_set)
     count = min(sample_set.splits[GENERATED].count, image_set.splits["val"].count)
     shown: list[list[np.ndarray]] = [[] for _ in image_set.class_names[:MOST_SHOWN_CLASSES]]
 
-    def generated() -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Yield all of them, and keep the first ones of each class."""
+    def generated(count: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Yield the first ones, and keep some of each class."""
         stream = ImageStream(sample_set, GENERATED, count, disk_cache(config.scaling, sample_set.uri))
         for images, labels in stream.by_shard():
             for label, rows in enumerate(shown):
                 rows += [image.copy() for image in images[labels == label][: config.evaluation.grid_images - len(rows)]]
             yield images, labels
 
-    real, train = (_features(config, network, image_set, split, count) for split in ("val", "train"))
-    reference, training = (FeatureStatistics.empty(x.shape[1]).update(x) for x in (real, train))
-    generation = {
-        **compare_with_real(network, generated(), real, config.evaluation.neighbours),
-        "frechet_distance_of_training_images": frechet_distance(reference, training),
-        "images": float(count),
-    }
+    generation: dict[str, float] = {}
+    if count:
+        real, train = (_features(config, network, image_set, split, count) for split in ("val", "train"))
+        generation = compare_with_real(network, generated(count), real, config.evaluation.neighbours)
+        if min(len(real), len(train)) >= needs.FRECHET:
+            reference, training = (FeatureStatistics.empty(x.shape[1]).update(x) for x in (real, train))
+            generation["frechet_distance_of_training_images"] = frechet_distance(reference, training)
+        generation["images"] = float(count)
+    if not all(shown):  # too few are compared
+        deque(generated(MOST_SHOWN), maxlen=0)
     shortest = min(len(rows) for rows in shown)
     side = sample_set.resolution
     grid = np.array([rows[:shortest] for rows in shown], np.uint8).reshape(len(shown), shortest, side, side, 3)

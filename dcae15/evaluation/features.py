@@ -16,9 +16,9 @@ from torch import Tensor, nn
 
 from dcae15.data.pixels import to_pixels
 from dcae15.errors import DataError, WeightsError
+from dcae15.evaluation.needs import LEAST_RESOLUTION
 
 FEATURES = 64
-MIN_RESOLUTION = 16
 ROTATIONS = 4
 BATCH_SIZE = 32
 """Images of a training step."""
@@ -40,8 +40,8 @@ class FeatureNetwork(nn.Module):
 
     def __init__(self, resolution: int, num_classes: int) -> None:
         super().__init__()
-        if resolution < MIN_RESOLUTION:
-            raise DataError(f"images of {resolution} pixels; the feature network needs at least {MIN_RESOLUTION}")
+        if resolution < LEAST_RESOLUTION:
+            raise DataError(f"images of {resolution} pixels; the feature network needs at least {LEAST_RESOLUTION}")
         self.resolution, self.num_classes = resolution, num_classes
         halvings = int(math.log2(resolution / 4))  # down to 4 to 7 places a side
         widths = [3] + [min(FEATURES, 32 * 2**i) for i in range(halvings)]

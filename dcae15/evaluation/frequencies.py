@@ -11,8 +11,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dcae15.errors import DataError
-
 LOW_PASS_CYCLES_PER_PIXEL = 1 / 8
 """Upper end of the low band of images: below are objects and layout, above edges, texture and detail."""
 
@@ -82,10 +80,10 @@ class BandShares:
             self.energy += self._bands(images - self.mean)
 
     def row(self) -> dict[str, float]:
-        """Return the shares; raise DataError when all images are alike."""
+        """Return the shares; none when all images are alike, as a single one is: shares need images that differ."""
         total = self.energy.sum().item()
         if total <= 0:
-            raise DataError("all images are alike; shares need images that differ")
+            return {}
         pairs = zip(self.error.tolist(), self.energy.tolist(), strict=True)
         low, high = (1 - e / t if t > 1e-9 * total else 0.0 for e, t in pairs)
         return {

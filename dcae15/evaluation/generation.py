@@ -11,6 +11,7 @@ from dcae15 import artifacts
 from dcae15.config import SamplingConfig
 from dcae15.data.pixels import to_uint8
 from dcae15.errors import ConfigError
+from dcae15.evaluation import needs
 from dcae15.evaluation.distances import FeatureStatistics, frechet_distance, precision_recall
 from dcae15.evaluation.features import FeatureNetwork
 from dcae15.library import LoadedDenoiser
@@ -56,12 +57,13 @@ def compare_with_real(
     real_ND: np.ndarray,
     neighbours: int,
 ) -> dict[str, float]:
-    """Compare generated images with real ones.
+    """Compare generated images with real ones, at least one of each.
 
     ``generated`` yields images (n, H, W, 3) and the classes asked for; ``real_ND`` holds the features of as many real images.
 
     Returns:
-        ``frechet_distance``, ``precision``, ``recall``, and ``class_accuracy`` where there are classes.
+        ``frechet_distance``, ``precision``, ``recall``, and ``class_accuracy`` where there are classes; without those that need
+        more images, see `dcae15.evaluation.needs`.
     """
     parts, right = [], 0
     for images, labels in generated:
@@ -69,7 +71,10 @@ def compare_with_real(
         parts.append(features)
         right += int((guesses == np.asarray(labels)).sum())
     fake_ND = np.concatenate(parts)
-    reference, seen = (FeatureStatistics.empty(x.shape[1]).update(x) for x in (real_ND, fake_ND))
-    precision, recall = precision_recall(real_ND, fake_ND, neighbours=neighbours)
-    found = {"frechet_distance": frechet_distance(reference, seen), "precision": precision, "recall": recall}
+    found: dict[str, float] = {}
+    if min(len(real_ND), len(fake_ND)) >= needs.FRECHET:
+        reference, seen = (FeatureStatistics.empty(x.shape[1]).update(x) for x in (real_ND, fake_ND))
+        found["frechet_distance"] = frechet_distance(reference, seen)
+    if min(len(real_ND), len(fake_ND)) >= needs.manifold(neighbours):
+        found["precision"], found["recall"] = precision_recall(real_ND, fake_ND, neighbours=neighbours)
     return found | ({"class_accuracy": right / len(fake_ND)} if network.num_classes > 1 else {})

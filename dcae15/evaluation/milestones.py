@@ -40,11 +40,10 @@ def measure_milestone(
     ``denoiser`` is the URI of the snapshot, ``uri`` that of the milestones' artifact, below which the row is written.
 
     Returns:
-        ``images`` (seen), and ``frechet_distance.generated`` and the others of `METRICS`.
+        ``images`` (seen), and ``frechet_distance.generated`` and the others of `METRICS` for which there are images enough.
 
     Raises:
         ConfigError: the autoencoder or the images are not those of the denoiser's latents.
-        DataError: there are too few validation images.
     """
     made = artifacts.Denoiser.open(denoiser)
     path = row_uri(uri, made.images_seen)
@@ -57,10 +56,12 @@ def measure_milestone(
     snapshot.network.to(device)
     network = features_of(config, image_set, device, say)
     count = min(config.evaluation.milestone_images or config.sampling.images, image_set.splits["val"].count)
-    stream = ImageStream(image_set, "val", count, disk_cache(config.scaling, image_set.uri))
-    real = np.concatenate([network.features(batch) for batch, _ in stream.by_shard()])
-    generated = generate(snapshot, decoder, config.sampling, 0, count)
-    measured = compare_with_real(network, generated, real, config.evaluation.neighbours)
+    measured: dict[str, float] = {}
+    if count:
+        stream = ImageStream(image_set, "val", count, disk_cache(config.scaling, image_set.uri))
+        real = np.concatenate([network.features(batch) for batch, _ in stream.by_shard()])
+        generated = generate(snapshot, decoder, config.sampling, 0, count)
+        measured = compare_with_real(network, generated, real, config.evaluation.neighbours)
     row = {"images": float(made.images_seen), **{f"{k}.generated": v for k, v in measured.items()}}
     storage.write_json(path, row)
     return row

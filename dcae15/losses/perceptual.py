@@ -132,7 +132,7 @@ def _read(field: str, uri: str, digest: str, source: str, shapes: dict[str, tupl
     if not uri:
         raise WeightsError(f"{field} is empty: {source}")
     try:
-        data = storage.read_bytes(uri)
+        data = storage.read_bytes(storage.expanded(uri))
         found = storage.sha256(data)
         if digest and digest.strip().lower() != found:
             what = storage.stand_in(data[: storage.HEAD_BYTES])

@@ -71,7 +71,10 @@ def link(uri: str) -> str:
     """Return the address a browser may open for an artifact, or '' where the URI is no address (or a hostile one)."""
     if PurePosixPath(uri).is_absolute():
         return "file://" + quote(uri)
-    return uri if uri.partition("://")[0] in LINKABLE else ""
+    scheme, found, rest = uri.partition("://")
+    if not found or scheme not in LINKABLE:
+        return ""
+    return uri if scheme in ("http", "https") else f"{scheme}://{quote(rest)}"  # names in buckets are no addresses yet
 
 
 def data_uri(png: bytes) -> Markup:

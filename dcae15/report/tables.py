@@ -149,4 +149,4 @@ def milestone_table(milestones: Rows) -> dict[str, Any]:
         {"images": f"{row['images']:,.0f}", "cells": [number(row.get(key, NAN), MEASURES[key].digits) for key in keys]}
         for row in milestones
     ]
-    return {"measures": [MEASURES[key] for key in keys], "lines": lines} if lines else {}
+    return {"measures": [MEASURES[key] for key in keys], "lines": lines} if keys else {}

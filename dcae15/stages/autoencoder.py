@@ -64,7 +64,7 @@ def ready(view: View) -> None:
     for path, perceptual in needed.items():
         for name in ("vgg", "heads") if perceptual.weight or perceptual is shared else ():
             uri = getattr(perceptual, name)
-            if uri and not storage.exists(uri):
+            if uri and not storage.exists(storage.expanded(uri)):
                 from dcae15.losses.perceptual import PERCEPTUAL_SOURCES
 
                 raise ConfigError(

@@ -5,7 +5,7 @@ Stage files import what computes (torch, Ray's workers) only where they run, so 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -92,6 +92,9 @@ class Stage:
     facts: Callable[[View], dict[str, str]]  # returns what ``--dry-run`` prints: images, bytes, lengths
     active: Callable[[View], str] = lambda view: ""  # returns why there is nothing to do, or nothing
     ready: Callable[[View], None] = lambda view: None  # raises ConfigError now for what would stop the stage late
+    # returns what the user should know now of what the stage will leave out; takes the URIs of what it reads, by role, too
+    notes: Callable[[View, Mapping[str, str]], Iterable[str]] = lambda view, inputs: ()
+    split: str = ""  # the split that tells an image set of this stage from others
     optional: tuple[str, ...] = ()  # roles that it reads where they are there
     # whether it runs once for each arm; then ``role`` is that of the structured one, and others are called by their arm
     per_arm: bool = False

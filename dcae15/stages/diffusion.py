@@ -23,8 +23,13 @@ def _channels(view: View) -> int:
 
 
 def ready(view: View) -> None:
-    """Raise ConfigError when the prefixes do not fit the latents."""
-    view.config.diffusion.prefix.resolved(_channels(view), "diffusion.prefix")
+    """Raise ConfigError when prefixes or patches do not fit the latents."""
+    if uri := view.given.get("latents", ""):
+        from dcae15.training.diffusion import planned_for
+
+        planned_for(view.config, artifacts.LatentSet.open(uri))
+    else:
+        view.config.diffusion.prefix.resolved(_channels(view), "diffusion.prefix")
 
 
 def facts(view: View) -> dict[str, str]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from dcae15 import artifacts, tracking
 from dcae15.config import active_fields
 from dcae15.config.arms import CONTROLS, STRUCTURED
 from dcae15.errors import ConfigError
+from dcae15.evaluation import needs
 from dcae15.stages.base import Context, Output, Stage, View
 
 ROLES = {STRUCTURED: "autoencoder", **{name: name for name in CONTROLS}}
@@ -38,6 +39,27 @@ def ready(view: View) -> None:
             f"the prepared ones of {prepared}; set data.resolution={ours}, or run the stages one by one and give evaluate "
             f"images=URI of an image set of {ours} pixels"
         )
+    require_visible(view, "evaluate")
+
+
+def require_visible(view: View, who: str) -> None:
+    """Raise ConfigError when the images are too small for the network that measures them."""
+    if (side := view.resolution) < needs.LEAST_RESOLUTION:
+        given = view.given.get("images", "")
+        raise ConfigError(
+            f"{f'images={given} has images of' if given else 'data.resolution is'} {side} pixels, but {who} looks at images "
+            f"of {needs.LEAST_RESOLUTION} pixels or more; prepare larger ones, or run the other stages one by one"
+        )
+
+
+def notes(view: View, inputs: Mapping[str, str]) -> Iterator[str]:
+    """Yield what is left out for want of images."""
+    samples, counts = inputs.get("samples", ""), needs.counts_of(view.config, inputs["images"])
+    generated = view.config.sampling.images if samples else 0
+    if samples and artifacts.finished(samples):
+        generated = sum(split.count for split in artifacts.ImageSet.open(samples).splits.values())
+    if counts is not None:
+        yield from needs.left_out(view.config, counts, generated)
 
 
 def run(context: Context, inputs: Mapping[str, str], output: Output) -> None:
@@ -67,6 +89,7 @@ STAGE = Stage(
     identity=identity,
     facts=lambda view: {"images": f"{view.config.evaluation.reconstruction_images:,} validation images"},
     ready=ready,
+    notes=notes,
     optional=(*CONTROLS, "denoiser", "samples"),
     inputs={
         "images": "image set to compare with; default: the one that prepare_images makes",

@@ -23,6 +23,7 @@ from dcae15.data.shards import ShardRecord
 from dcae15.data.sources import Source, deal
 from dcae15.data.sources.reading import read_images
 from dcae15.errors import DataError, StorageError
+from dcae15.evaluation import needs
 from dcae15.stages.shard_writing import ShardPlan, write_shards
 from dcae15.stages.source_opening import copy_of, discard, open_source, remove_copies, unpack
 
@@ -183,6 +184,10 @@ def _write(config: Config, cluster: Cluster, source: Source, uri: str, fingerpri
         )
         for split in plans
     }
+    before = set(needs.left_out(config, needs.Counts(source.train.num_rows, source.val.num_rows)))
+    for sentence in needs.left_out(config, needs.Counts(splits["train"].count, splits["val"].count)):
+        if sentence not in before:
+            print(f"prepare_images: without the bad images {sentence}", flush=True)
     artifacts.ImageSet(
         uri,
         fingerprint,

@@ -56,6 +56,7 @@ STAGE = Stage(
     "Turn images into an image set: folders, ILSVRC 2012's tars, Parquet, WebDataset, lists, or the embedded ones.",
     role="images",
     makes=artifacts.ImageSet,
+    split="train",
     reads=(),
     run=run,
     identity=identity,

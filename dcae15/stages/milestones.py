@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from dcae15 import artifacts, tracking
 from dcae15.config import active_fields
+from dcae15.evaluation import needs
 from dcae15.stages.base import Context, Output, Stage, View, needs_diffusion
+from dcae15.stages.evaluation import require_visible
 
 
 def active(view: View) -> str:
@@ -41,6 +43,14 @@ def facts(view: View) -> dict[str, str]:
     """Milestones and images."""
     milestones = ", ".join(f"{images:,}" for images in view.config.diffusion.milestones)
     return {"milestones": milestones, "images": f"{_images(view):,} at each"}
+
+
+def notes(view: View, inputs: Mapping[str, str]) -> Iterator[str]:
+    """Yield what is left out for want of images."""
+    counts = needs.counts_of(view.config, inputs["images"])
+    if counts is not None:
+        wanted = "evaluation.milestone_images" if view.config.evaluation.milestone_images else "sampling.images"
+        yield from needs.generation_left_out(view.config, counts, _images(view), wanted)
 
 
 def measure(context: Context, inputs: Mapping[str, str], output: Output, images: int) -> None:
@@ -89,6 +99,8 @@ STAGE = Stage(
     along="denoiser",
     at_milestone=measure,
     curve=curve,
+    ready=lambda view: require_visible(view, "measure_milestones"),
+    notes=notes,
     inputs={
         "images": "image set to compare with; default: the one that prepare_images makes",
         "autoencoder": "autoencoder that decodes; default: the one that train_autoencoder makes",

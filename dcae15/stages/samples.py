@@ -34,6 +34,7 @@ STAGE = Stage(
     "Generate images with a denoiser into an image set of their own.",
     role="samples",
     makes=artifacts.ImageSet,
+    split="generated",
     reads=("denoiser", "autoencoder"),
     run=run,
     identity=identity,

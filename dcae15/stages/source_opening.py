@@ -22,6 +22,7 @@ from dcae15.data import shards, sources
 from dcae15.data.shards import ShardRecord
 from dcae15.data.sources import Container, Listing, Selection, Source, parquet
 from dcae15.errors import StorageError
+from dcae15.evaluation import needs
 from dcae15.stages.shard_writing import ShardPlan, write_shards
 
 INDEX_VERSION = 3
@@ -44,9 +45,13 @@ def open_source(config: Config, cluster: Cluster, uri: str, kind: str, *, keep: 
     listing = sources.find(uri, kind, remember)
     tables = _indexed(config, cluster, listing, keep) if listing.containers else []
     data = config.data
-    selection = Selection(data.val_fraction, data.limit, tuple(data.classes), data.seed, data.labels, data.join)
+    selection = Selection(
+        data.val_fraction, data.limit, tuple(data.classes), data.seed, data.labels, data.join, needs.HELD_OUT
+    )
     source = sources.assemble(listing, tables, selection)
     print(f"source: {source.describe()}", flush=True)
+    for sentence in needs.left_out(config, needs.Counts(source.train.num_rows, source.val.num_rows)):
+        print(f"source: {sentence}", flush=True)
     return source
 
 

@@ -19,7 +19,7 @@ from dcae15.storage import local, remote
 from dcae15.storage.attempts import attempt, is_denied, is_missing
 from dcae15.storage.contents import HEAD_BYTES, pointer, stand_in
 from dcae15.storage.faults import fault_of_file
-from dcae15.storage.names import FileInfo, canonical, is_remote, join, resolve, temporary_name
+from dcae15.storage.names import FileInfo, canonical, expanded, is_remote, join, resolve, temporary_name
 from dcae15.storage.ranges import open_range, read_range
 from dcae15.storage.remote import environment
 from dcae15.storage.web import host_of, shown

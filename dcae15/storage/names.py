@@ -14,8 +14,8 @@ from dcae15.storage.attempts import AWS_VARIABLES
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://(.*)", re.DOTALL)
 _BROKEN_SCHEME = re.compile(r"(s3|s3a|gs|gcs|az|abfs|hdfs|https?):/(?!/)")
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]+|arn:aws[a-z-]*:s3.*")
-_UNSET = re.compile(r"\$(?:[A-Za-z_]\w*|\{[^}]*\})")
 _ESCAPED = re.compile(rb"\\x([89a-f][0-9a-f])")
+_VARIABLE = re.compile(r"\$(?:[A-Za-z_]\w*|\{[^}]*\})", re.ASCII)
 _TEMPORARY = re.compile(r"(?:^|/)\.tmp-[0-9a-f]{32}(?:/|$)")
 
 
@@ -41,10 +41,20 @@ def resolve(uri: str) -> str:
     Raises:
         StorageError: an environment variable is not set, or the URI is malformed or holds credentials.
     """
-    expanded = os.path.expandvars(uri)
-    if unset := _UNSET.search(expanded):
-        raise StorageError(f"The environment variable {unset.group()} in a storage path is not set. Set it.")
-    return canonical(expanded)
+    return canonical(expanded(uri))
+
+
+def expanded(uri: str) -> str:
+    """Put the values of $VARIABLES into what a user typed, and leave it as it is otherwise.
+
+    It is for the moment when a text comes from the user: values may hold a $ themselves, so nothing is expanded twice.
+
+    Raises:
+        StorageError: an environment variable is not set.
+    """
+    if unset := next((name for name in _VARIABLE.findall(uri) if name.strip("${}") not in os.environ), ""):
+        raise StorageError(f"The environment variable {unset} in a storage path is not set. Set it.")
+    return os.path.expandvars(uri)
 
 
 def join(uri: str, *parts: str) -> str:

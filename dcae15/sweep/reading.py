@@ -8,14 +8,11 @@ import re
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
-from yaml import YAMLError
 
 from dcae15 import storage
-from dcae15.config import PHASES, flatten, from_yaml, overlaid
+from dcae15.config import PHASES, flatten, from_yaml, overlaid, plain, texts, yaml_tree
 from dcae15.errors import ConfigError, StorageError, nearest
 from dcae15.redaction import redact
 from dcae15.sweep.checks import check_sweep
@@ -23,6 +20,8 @@ from dcae15.sweep.file import Figure, Range, Sweep
 
 KEYS = [f.name for f in dataclasses.fields(Sweep) if f.name not in ("scale", "origin", "layers")]
 """Keys of a file, beside ``scales`` and ``default_scale``."""
+_TEXTS = ("name", "question", "default_scale", "config", "metric", "include", "figures")
+"""Keys that hold nothing but texts; those of the configuration know it field by field."""
 _FORMS = {
     "int_type": "a whole number",
     "float_type": "a number",
@@ -43,7 +42,7 @@ _MISSING = {
 def read_text(uri: str) -> str:
     """Return the text of a file; raise ConfigError when it cannot be read."""
     try:
-        return storage.read_bytes(uri).decode()
+        return storage.read_bytes(storage.expanded(uri)).decode()
     except StorageError as error:
         raise ConfigError(f"{redact(uri)} cannot be read: {error}") from error
     except UnicodeDecodeError as error:
@@ -68,11 +67,12 @@ def sweep_from_yaml(text: str, origin: str, scale: str = "", own: Mapping[str, A
             the file and the key.
     """
     shown = redact(origin)
-    tree = {**_at_scale(_tree(text, shown), scale, shown), **(own or {})}
+    tree = {**_at_scale(yaml_tree(text, shown), scale, shown), **(own or {})}
     tree["set"] = overlaid([tree.get("set") or {}])
     arms = _mapping(tree.get("arms"), f"{shown}: arms")
     tree["arms"] = {name: _fields(fields, f"{shown}: arms.{name}") for name, fields in arms.items()}
     tree["space"] = dict(_space(tree.get("space"), f"{shown}: space"))
+    tree = {key: texts(value) if key in _TEXTS else plain(value) for key, value in tree.items()}
     try:
         sweep = TypeAdapter(Sweep).validate_python({**tree, "origin": shown})
     except ValidationError as error:
@@ -85,21 +85,11 @@ def sweep_from_yaml(text: str, origin: str, scale: str = "", own: Mapping[str, A
     return sweep
 
 
-def _tree(text: str, origin: str) -> dict[str, Any]:
-    try:
-        tree = OmegaConf.to_container(OmegaConf.create(text), resolve=False)
-    except (YAMLError, OmegaConfBaseException) as error:
-        raise ConfigError(f"{origin} is not valid YAML: {error}") from error
-    if not isinstance(tree, dict) or set(tree) == {text.strip()}:
-        raise ConfigError(f"{origin} must hold 'key: value' lines, such as 'name: channels'")
-    return {str(key): value for key, value in tree.items()}
-
-
 def _at_scale(tree: dict[str, Any], scale: str, origin: str) -> dict[str, Any]:
     """Return the keys of the file with those of one scale over them."""
     _require_keys(tree, [*KEYS, "scales", "default_scale"], origin)
     scales = _mapping(tree.pop("scales", None), f"{origin}: scales")
-    default = str(tree.pop("default_scale", None) or "")
+    default = str(texts(tree.pop("default_scale", "")))
     tree["set"] = _fields(tree.get("set"), f"{origin}: set")
     of = f"it must be one of {', '.join(scales)}" if scales else "the file has no scales"
     if default and default not in scales:
@@ -125,7 +115,8 @@ def _require_keys(tree: Collection[str], keys: Collection[str], where: str) -> N
 
 
 def _mapping(value: Any, where: str) -> dict[str, Any]:
-    if value is not None and not isinstance(value, dict):
+    value = value if isinstance(value, Mapping) else plain(value)
+    if value is not None and not isinstance(value, Mapping):
         raise ConfigError(f"{where} is {_shown(value)}; it must be a section of 'key: value' lines")
     return {str(key): item for key, item in (value or {}).items()}
 

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
+import hashlib
 import logging
 import os
+import re
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +21,9 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 _DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
+_SQLITE = re.compile(r"sqlite:///(?P<path>.*?)(?P<options>\?\w+=[^/]*)?", re.DOTALL)
+_MLFLOWS = "?%"  # what MLflow and SQLAlchemy take for their own in the URI of a database, whatever the folder is called
+_URLS = "?#"  # what MLflow takes for its own in the URI of a bucket
 
 
 def open_client(uri: str) -> MlflowClient:
@@ -43,21 +50,46 @@ def _client(uri: str) -> MlflowClient:
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     from mlflow import MlflowClient
 
-    return MlflowClient(uri)
+    return MlflowClient(_for_mlflow(uri))
+
+
+def _for_mlflow(uri: str) -> str:
+    """Return the URI for MLflow: a folder with '?' or '%' in its name is reached through a link with a plain name.
+
+    To escape them helps no more: SQLAlchemy 2.1 decodes the path, 2.0 does not, and MLflow makes folders of the undecoded one.
+    """
+    found, database = _SQLITE.fullmatch(uri), sqlite_path(uri)
+    if found is None or database is None or not set(str(database)) & set(_MLFLOWS):
+        return uri
+    folder = str(database.parent)
+    link = (
+        Path(tempfile.gettempdir())
+        / f"dcae15-tracking-{os.getuid()}-{hashlib.sha256(folder.encode()).hexdigest()[:16]}"
+    )
+    with contextlib.suppress(FileExistsError):
+        link.symlink_to(folder)
+    if link.lstat().st_uid != os.getuid() or str(link.readlink()) != folder:
+        raise ConfigError(f"{link} should be a link to {folder}, but is not; remove it, or set tracking.uri")
+    return f"sqlite:///{link}/{database.name}{found['options'] or ''}"
 
 
 def choose_uri(configured: str, storage_root: str) -> str:
     """Return the tracking URI: ``tracking.uri``, else MLFLOW_TRACKING_URI, else a SQLite file beside the artifacts.
 
     With remote storage there is no place for a SQLite file beside the artifacts: it goes into the working directory,
-    and a log line says so. Paths of SQLite files become absolute, because workers have other working directories.
+    and a log line says so. Paths of SQLite files become absolute, because workers have other working directories; they are taken
+    as they stand, without escapes.
+
+    Args:
+        configured: ``tracking.uri``; ~ and $VARIABLES in the path of an SQLite file are expanded.
+        storage_root: URI of the storage, resolved.
 
     Raises:
-        ConfigError: a folder is given, which MLflow no longer supports.
+        ConfigError: a folder is given, which MLflow no longer supports, or a database with a name that it cannot read.
     """
     uri = configured or os.environ.get("MLFLOW_TRACKING_URI", "")
     if not uri:
-        root = storage.resolve(storage_root)
+        root = storage_root
         if "://" in root:
             root = str(Path.cwd())
             _log.warning(
@@ -71,25 +103,40 @@ def choose_uri(configured: str, storage_root: str) -> str:
             f"{who} is '{redact(uri)}', a folder, which MLflow no longer writes to; "
             f"use a database file (sqlite:///{Path(uri.removeprefix('file://')).absolute()}/mlflow.db) or a server"
         )
-    database = sqlite_path(uri)
-    return f"sqlite:///{database}" if database else uri
+    uri = storage.expanded(uri) if uri.startswith("sqlite:") else uri
+    found, database = _SQLITE.fullmatch(uri), sqlite_path(uri)
+    if found is None or database is None:
+        return uri
+    if set(database.name) & set(_MLFLOWS):
+        raise ConfigError(
+            f"tracking.uri is '{uri}': MLflow cannot read '?' or '%' in the name of a database; rename it"
+        )
+    return f"sqlite:///{database}{found['options'] or ''}"
 
 
 def artifact_location(uri: str, storage_root: str) -> str | None:
     """Return where a new experiment keeps its files: beside our artifacts, or None where a server decides.
 
     Left to itself MLflow would write to ./mlruns of whatever process comes first.
+
+    Raises:
+        ConfigError: MLflow would write to another place of the bucket.
     """
-    if uri.startswith(_DATABASES):
-        return storage.join(storage.resolve(storage_root), "mlflow-artifacts")
-    return None
+    if not uri.startswith(_DATABASES):
+        return None
+    if "://" in storage_root and set(storage_root) & set(_URLS):
+        raise ConfigError(
+            f"storage is {redact(storage_root)}: MLflow would write to another place, because '?' and '#' mean something else to "
+            "it; choose another folder, set tracking.uri to a server, or go without: tracking.enabled=false"
+        )
+    files = storage.join(storage_root, "mlflow-artifacts")
+    return Path(files).as_uri() if "%" in files and "://" not in files else files  # MLflow decodes paths, too
 
 
 def sqlite_path(uri: str) -> Path | None:
-    """Return the absolute path of a ``sqlite:///`` URI's file, or None for any other URI."""
-    if not uri.startswith("sqlite:///"):
-        return None
-    return Path(uri.removeprefix("sqlite:///").split("?")[0]).expanduser().absolute()
+    """Return the absolute path of a ``sqlite:///`` URI's file, or None for any other URI, also of a database in memory."""
+    found = _SQLITE.fullmatch(uri)
+    return Path(found["path"]).expanduser().absolute() if found and found["path"] not in ("", ":memory:") else None
 
 
 def prepare(uri: str) -> None:

@@ -53,10 +53,11 @@ def start_run(
     if not config.tracking.enabled:
         return TrackerSpec()
     uri = database.choose_uri(config.tracking.uri, storage_root)
+    files = database.artifact_location(uri, storage_root)
     try:
         database.prepare(uri)
         client = database.open_client(uri)
-        experiment_id = _experiment(client, config.tracking.experiment, database.artifact_location(uri, storage_root))
+        experiment_id = _experiment(client, config.tracking.experiment, files)
         _mark_abandoned(client, experiment_id)
         run_id = _start(client, experiment_id, name, stage, digest, params)
     except ConfigError:

@@ -9,6 +9,7 @@ from safetensors.torch import save as to_safetensors
 
 from dcae15 import artifacts, storage
 from dcae15.artifacts import WEIGHTS, snapshot_uri
+from dcae15.channels import Prefix
 from dcae15.config import Config, fingerprint
 from dcae15.data.disk_cache import disk_cache
 from dcae15.data.latent_statistics import normalisation
@@ -29,17 +30,10 @@ def snapshot_fingerprint(denoiser: str, images: int) -> str:
     return fingerprint("denoiser", {"finished": denoiser, "images_seen": images})
 
 
-def train_diffusion(
-    config: Config, *, latents: str, uri: str, fingerprint: str, runtime: Runtime, tracker: Tracker, until: int = 0
-) -> None:
-    """Train the denoiser on the latent set at ``latents`` and write the artifact to ``uri``.
-
-    At each of ``diffusion.milestones`` the averaged weights are written as an artifact of their own, see `snapshot_uri`. It stops
-    at the first milestone of at least ``until`` images, if it is before the end; a later call goes on from there.
-    """
-    latent_set = artifacts.LatentSet.open(latents)
+def planned_for(config: Config, latent_set: artifacts.LatentSet) -> tuple[Prefix, DiTSpec]:
+    """Return the prefixes that are drawn, and the denoiser's graph; raise ConfigError when they do not fit the latents."""
     settings, latent = config.diffusion, latent_set.spec
-    choices = settings.prefix.resolved(latent.channels, "diffusion.prefix")
+    choices = config.diffusion.prefix.resolved(latent.channels, "diffusion.prefix")
     unseen = sorted(set(choices.trained) - set(latent.prefix_choices))
     if unseen and len(latent.prefix_choices) > 1:
         raise ConfigError(
@@ -58,6 +52,20 @@ def train_diffusion(
         patch_size=settings.denoiser.patch_size,
         mlp_ratio=settings.denoiser.mlp_ratio,
     )
+    return choices, spec
+
+
+def train_diffusion(
+    config: Config, *, latents: str, uri: str, fingerprint: str, runtime: Runtime, tracker: Tracker, until: int = 0
+) -> None:
+    """Train the denoiser on the latent set at ``latents`` and write the artifact to ``uri``.
+
+    At each of ``diffusion.milestones`` the averaged weights are written as an artifact of their own, see `snapshot_uri`. It stops
+    at the first milestone of at least ``until`` images, if it is before the end; a later call goes on from there.
+    """
+    latent_set = artifacts.LatentSet.open(latents)
+    settings, latent = config.diffusion, latent_set.spec
+    choices, spec = planned_for(config, latent_set)
     shift, scale = normalisation(latent_set.statistics, settings.scaling, settings.shift)
 
     def make_network() -> DiT:

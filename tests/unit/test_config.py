@@ -223,7 +223,7 @@ def test_unknown_keys_name_the_nearest(override, hint):
         ("latents.mirror=maybe", "true or false"),
         ("scaling.use_gpu=maybe", "'auto' or 'yes' or 'no'"),
         ("arms=baseline", "a list of words among [baseline, random]"),
-        ("arms=[1]", "one of [baseline, random]"),
+        ("arms=[1]", "'baseline' or 'random'"),
         ("autoencoder.phases=3", "a list of phases"),
         ("autoencoder.encoder_widths=24", "a list of whole numbers"),
         ("autoencoder.encoder_widths=[a]", "a whole number"),

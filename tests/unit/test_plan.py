@@ -1,12 +1,17 @@
 """What names a result: each field that can change it, and no other; and which stages a configuration has."""
 
+import re
+
 import pytest
 import torch
 from safetensors.torch import save_file
 
+from dcae15 import artifacts
 from dcae15.config import Config, build, from_overrides
-from dcae15.errors import ArtifactError
+from dcae15.errors import ArtifactError, ConfigError
+from dcae15.pipeline import dry_run
 from dcae15.plan import Plan, describe, plan
+from dcae15.stages import STAGES
 from tests.latent_sets import make_autoencoder, make_images, make_latents
 
 ALL = [
@@ -221,16 +226,30 @@ def test_what_changes_the_measures_of_milestones_measures_them_again(word, again
 
 @pytest.fixture(scope="module")
 def given(tmp_path_factory) -> dict[str, str]:
-    """Images of 16 pixels, an autoencoder f4c4, latents, and what stands for a denoiser and samples: only their names are read."""
+    """Images of 16 pixels, an autoencoder f4c4, latents, a denoiser of them without weights, and samples without shards."""
     root = tmp_path_factory.mktemp("given")
     made = {"images": make_images(str(root / "images")), "autoencoder": make_autoencoder(str(root / "ae"))}
     made["latents"] = make_latents(str(root / "latents"), made["images"], made["autoencoder"])
-    return {
-        **made,
-        "baseline": make_autoencoder(str(root / "plain"), 1),
-        "denoiser": made["latents"],
-        "samples": made["images"],
-    }
+    made["baseline"] = make_autoencoder(str(root / "plain"), 1)
+    latents, zeros = artifacts.LatentSet.open(made["latents"]), (0.0,) * 4
+    denoiser = artifacts.Denoiser(
+        str(root / "denoiser"),
+        "d" * 16,
+        {},
+        latents.spec,
+        zeros,
+        zeros,
+        (4,),
+        latents.class_names,
+        0,
+        latents.fingerprint,
+        "",
+    )
+    denoiser.commit()
+    splits = {"generated": artifacts.Split(())}
+    samples = artifacts.ImageSet(str(root / "samples"), "5" * 16, ("a",), 16, "raw", "center", splits, {}, "test")
+    samples.commit()
+    return {**made, "denoiser": denoiser.uri, "samples": samples.uri}
 
 
 def test_milestones_of_given_artifacts_are_measured_where_all_that_it_needs_is_known(given):
@@ -289,3 +308,65 @@ def test_a_weighted_loss_is_named_by_the_prefixes_that_it_stands_for():
     assert changed(weighted) == ["train_diffusion", "sample", "evaluate"]
     assert changed("diffusion.prefix.first=8", weighted)[0] == "train_diffusion"
     assert planned("diffusion.prefix.kind=none") != planned(weighted)
+
+
+@pytest.mark.parametrize(
+    ("role", "other", "said"),
+    [
+        ("denoiser", "images", "holds 'images', but 'denoiser' is needed"),
+        ("latents", "denoiser", "holds 'denoiser', but 'latents' is needed"),
+        ("images", "latents", "holds 'latents', but 'images' is needed"),
+        ("autoencoder", "images", "holds 'images', but 'autoencoder' is needed"),
+        ("baseline", "images", "holds 'images', but 'autoencoder' is needed"),
+        ("samples", "images", "with train and val images, but one with 'generated' images is needed"),
+        ("images", "samples", "with generated images, but one with 'train' images is needed"),
+    ],
+)
+def test_a_given_artifact_of_another_kind_is_refused_by_the_plan(given, role, other, said):
+    with pytest.raises(ArtifactError, match=re.escape(said)) as caught:
+        plan_of(**{role: given[other]})
+    assert given[other] in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("word", "said"),
+    [
+        ("diffusion.prefix.first=8", "diffusion.prefix.first is 8"),
+        ("diffusion.prefix.choices=[3,4]", "[3] channels that the autoencoder never saw"),
+        ("diffusion.denoiser.patch_size=3", "patch_size"),
+    ],
+)
+def test_a_dry_run_refuses_what_does_not_fit_given_latents(given, word, said):
+    stage = next(stage for stage in STAGES if stage.name == "train_diffusion")
+    config = build([from_overrides(["storage=/nowhere", word])])[0]
+    with pytest.raises(ConfigError, match=re.escape(said)):
+        dry_run(config, stage, {"latents": given["latents"]})
+
+
+def notes_of(*words, **given):
+    return {step.name: step.notes for step in plan_of(*words, **given).steps if step.notes}
+
+
+def test_the_plan_says_what_will_be_left_out_for_want_of_images(given):
+    assert notes_of() == {}, "the embedded images have enough of all"
+    (curves, frechet, manifold), *others = notes_of("data.shapes.val_images=1").values()
+    assert not others and "they need 2 validation images, and there is 1" in curves
+    assert "2 of each" in frechet and "evaluation.neighbours 3 needs 4 images of each" in manifold
+    few = notes_of("sampling.images=5", "evaluation.neighbours=9", "data.limit=30", MILESTONES)
+    assert list(few) == ["measure_milestones", "evaluate"]
+    assert all("raise sampling.images, and only what is generated is made again" in notes[0] for notes in few.values())
+    assert "raise evaluation.reconstruction_images" in notes_of("evaluation.reconstruction_images=1")["evaluate"][0]
+    assert notes_of("data.source=/somewhere", "data.shapes.val_images=1") == {}, "nobody knows yet"
+    (note,) = notes_of("evaluation.neighbours=60", images=given["images"], autoencoder=given["autoencoder"])["evaluate"]
+    assert (
+        note.startswith("precision and recall of generated images are left out")
+        and "lower evaluation.neighbours" in note
+    )
+
+
+def test_images_too_small_to_be_measured_are_refused_before_anything_is_trained():
+    small = build([from_overrides(["storage=/nowhere", "data.resolution=8", "data.shapes.resolution=8"])])[0]
+    with pytest.raises(ConfigError, match=r"data\.resolution is 8 pixels, but evaluate looks at images of 16"):
+        dry_run(small)
+    train = next(stage for stage in STAGES if stage.name == "train_autoencoder")
+    assert "train_autoencoder" in dry_run(small, train), "which can be trained"

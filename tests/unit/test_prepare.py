@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
-from dcae15.config import DataConfig
+from dcae15 import artifacts
+from dcae15.config import DataConfig, build, from_overrides
 from dcae15.data import images, shards, sources
 from dcae15.data.sources import Selection
 from dcae15.stages import image_preparing as prepare
@@ -116,3 +119,40 @@ def test_a_run_that_failed_by_unread_images_reads_them_again(tmp_path, share, ca
     assert left == ({"empty"} if share == 0 else {"empty", "missing"})
     assert len(records) == (59 if share == 0 else 60)
     assert ("1 shards are made again" in capsys.readouterr().out) == (share == 0)
+
+
+@pytest.mark.parametrize(
+    ("splits", "bad", "said", "later"),
+    [
+        ({"": 24}, 0, [], []),
+        ({"": 6}, 0, ["source: precision and recall of generated images are left out"], []),
+        ({"": 1}, 0, ["source: every measure is left out"], []),
+        ({"train": 9, "val": 4}, 0, [], []),
+        ({"train": 9, "val": 4}, 1, [], ["prepare_images: without the bad images precision and recall"]),
+        ({"train": 9, "val": 2}, 0, ["source: precision and recall"], []),
+        (
+            {"train": 9, "val": 2},
+            2,
+            ["source: precision and recall"],
+            ["prepare_images: without the bad images every measure"],
+        ),
+    ],
+)
+def test_measures_that_will_want_for_images_are_named_when_the_source_is_opened_and_after_quarantine(
+    tmp_path, monkeypatch, capsys, splits, bad, said, later
+):
+    for split, count in splits.items():
+        for i in range(count):
+            path = tmp_path / "source" / split / "cat" / f"{i}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(b"no" if split == "val" and i < bad else layouts.encoded(i, (32, 32), "PNG"))
+    words = (f"data.source={tmp_path / 'source'}", f"storage={tmp_path}", "data.max_bad_fraction=1")
+    cluster = SimpleNamespace(resources=SimpleNamespace(decoders=lambda: None))
+    here = lambda cluster, name, uri, plans, make, pool, each: [make().write(plan) for plan in plans]  # noqa: E731
+    monkeypatch.setattr(prepare, "write_shards", here)
+    monkeypatch.setattr(prepare._Losses, "check", lambda self: None)
+    config = build([from_overrides(words)])[0]
+    prepare.prepare_images(config, cluster, uri=str(tmp_path / "made"), fingerprint="f" * 16)
+    lines = [line for line in capsys.readouterr().out.splitlines() if "left out" in line]
+    assert [line[: len(start)] for line, start in zip(lines, said + later, strict=True)] == said + later
+    assert artifacts.finished(str(tmp_path / "made"))

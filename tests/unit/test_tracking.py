@@ -3,6 +3,7 @@ import pickle
 import shutil
 import subprocess
 import sys
+import tempfile
 
 import numpy as np
 import pytest
@@ -288,3 +289,59 @@ def test_ending_runs_never_stops_the_work(root, caplog):
     assert not caplog.records
     finish_tree(TrackerSpec(f"sqlite:///{root}/mlflow.db", "1", "no such run"), "FINISHED")
     assert "a run is left as running" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["100% real?#1 x", "a%20b", "50%25", "x?y=1", "plus+&=", "quo'te\"", "co:lon@at", "schön-猫", "semi;x[1]*{b}"],
+)
+def test_a_storage_with_any_name_is_tracked_into_that_folder_at_once(tmp_path, migrated, name, caplog, monkeypatch):
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))  # where links lie
+    monkeypatch.setattr("mlflow.store.db.utils.MAX_RETRY_COUNT", 1)
+    root = tmp_path / "all" / name
+    root.mkdir(parents=True)
+    shutil.copy(migrated, root / "mlflow.db")
+    spec = start_stage_run(begin(root), "train", FINGERPRINT, {})
+    tracker = Tracker(spec)
+    tracker.metrics({"loss": 1.0}, 1)
+    tracker.text("what was said", "notes.txt")
+    assert history(spec, "loss") == [(1, 1.0)]
+    assert next(root.rglob("notes.txt")).read_text() == "what was said"
+    assert [path.name for path in (tmp_path / "all").iterdir()] == [name], "nothing lies beside it"
+    assert not caplog.records
+
+
+def test_a_new_database_in_such_a_folder(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    uri = database.choose_uri("", str(tmp_path / "all" / "100% real?#1 x"))
+    database.prepare(uri)
+    assert database.open_client(uri).search_experiments()[0].name == "Default"
+    found = sorted(str(path.relative_to(tmp_path / "all")) for path in (tmp_path / "all").rglob("*"))
+    assert found == ["100% real?#1 x", "100% real?#1 x/mlflow.db", "100% real?#1 x/mlflow.db.lock"]
+
+
+def test_what_mlflow_cannot_track_to_is_refused(root, monkeypatch):
+    monkeypatch.setenv("WHERE", str(root))
+    assert database.choose_uri("sqlite:///$WHERE/a.db?timeout=5", "/x") == f"sqlite:///{root}/a.db?timeout=5"
+    assert database.sqlite_path(f"sqlite:///{root}/a.db?timeout=5") == root / "a.db"
+    with pytest.raises(ConfigError, match=r"tracking\.uri .*in the name of a database"):
+        database.choose_uri("sqlite:////tmp/my%20own.db", "/x")
+    for name in ("what?", "x#1"):
+        with pytest.raises(ConfigError, match=r"storage is s3://bucket/.*tracking\.enabled=false"):
+            start_pipeline_run(configured(), f"s3://bucket/{name}", "demo")
+    spec = configured("tracking.enabled=false")
+    assert start_pipeline_run(spec, "s3://bucket/x#1", "demo") == TrackerSpec()
+
+
+def test_a_link_that_leads_elsewhere_is_not_followed(tmp_path, migrated, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    root = tmp_path / "50%"
+    root.mkdir()
+    shutil.copy(migrated, root / "mlflow.db")
+    begin(root)
+    (link,) = tmp_path.glob("dcae15-tracking-*")
+    link.unlink()
+    link.symlink_to(tmp_path)
+    with pytest.raises(ConfigError, match="should be a link to"):
+        begin(root)

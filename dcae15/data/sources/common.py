@@ -53,6 +53,8 @@ class Selection:
     seed: int = 0  # seed of the held-out share
     labels: Labels = "auto"  # which folders are classes, see `layout.arrange`
     join: bool = False  # whether several sets side by side are taken as one
+    # validation images that are held out at least, as far as no class gives more than half of its images
+    least_val: int = 0
 
 
 @dataclass(frozen=True)
@@ -191,9 +193,9 @@ def select(
 ) -> Source:
     """Make a source of all its images: hold some out where it has none of ``val``, take the classes and the number asked for.
 
-    What is held out, and which images a limit leaves, depends on nothing but seed, ids and labels. Classes of fewer than
-    five images are kept whole for training where their share rounds to nothing. Classes without training images are none:
-    the others are numbered anew, in their order.
+    What is held out, and which images a limit leaves, depends on nothing but seed, ids, labels and the classes asked for. Classes
+    of fewer than five images are kept whole for training where their share rounds to nothing, unless too few would be held out.
+    Classes without training images are none: the others are numbered anew, in their order.
 
     Raises:
         ConfigError: a class that was asked for is unknown.
@@ -212,7 +214,7 @@ def select(
         )
     _require_unique(listing.uri, [train] if val is None else [train, val])
     if val is None:
-        out = _held_out(train, selection)
+        out = _held_out(train, selection, _wanted(class_names, selection.classes))
         notes = [*notes, f"validation: {int(out.sum()):,} images are held out, because the source has none"]
         train, val = train.filter(pa.array(~out)), train.filter(pa.array(out))
     asked = _wanted(class_names, selection.classes)
@@ -298,8 +300,8 @@ def _turns(labels: NDArray[np.int32], order: NDArray[np.integer]) -> NDArray[np.
     return turns
 
 
-def _held_out(table: pa.Table, selection: Selection) -> NDArray[np.bool_]:
-    """Tell which images validate: those of every class whose hashed ids come first."""
+def _held_out(table: pa.Table, selection: Selection, wanted: Sequence[int]) -> NDArray[np.bool_]:
+    """Tell which images validate: those of every class whose hashed ids come first; more of the ``wanted`` ones if they are few."""
     share, labels = selection.val_fraction, _labels(table)
     if not share or not len(labels):
         return np.zeros(len(labels), bool)
@@ -309,6 +311,12 @@ def _held_out(table: pa.Table, selection: Selection) -> NDArray[np.bool_]:
     counts = np.array([round(size * share) for size in sizes.tolist()])
     counts = np.where(sizes >= _HOLD_OUT_FROM, np.maximum(counts, 1), counts)
     counts = np.minimum(counts, np.maximum(sizes - 1, 0))
+    taken = [label for label in wanted if label < len(sizes)]  # the last classes may have no images
+    while counts[taken].sum() < selection.least_val:
+        room = sizes[taken] // 2 - counts[taken]
+        if room.max(initial=0) <= 0:
+            break
+        counts[taken[int(room.argmax())]] += 1
     return _turns(labels, np.lexsort((keys, labels))) < counts[labels]
 
 

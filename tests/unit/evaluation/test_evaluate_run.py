@@ -151,6 +151,60 @@ def test_generated_images_and_lpips_are_measured_where_given(place: Path):
     assert all(row["lpips"] > 0 for row in evaluation.reconstruction["theirs"])
 
 
+@pytest.mark.parametrize(
+    ("val", "train", "left", "curves", "generation"),
+    [
+        (
+            3,
+            40,
+            ["precision and recall of generated images"],
+            {"psnr", "ssim", "frechet_distance", "class_accuracy"},
+            {"frechet_distance", "class_accuracy", "frechet_distance_of_training_images", "images"},
+        ),
+        (
+            3,
+            1,
+            ["precision and recall of generated images", "the Fréchet distance of training images"],
+            {"psnr", "ssim", "frechet_distance", "class_accuracy"},
+            {"frechet_distance", "class_accuracy", "images"},
+        ),
+        (
+            1,
+            2,
+            [
+                "the Fréchet distance of reconstructions and the shares of frequencies",
+                "the Fréchet distance of generated images",
+                "precision and recall of generated images",
+            ],
+            {"psnr", "ssim", "class_accuracy"},
+            {"class_accuracy", "images"},
+        ),
+        (0, 40, ["every measure"], set(), set()),
+    ],
+)
+def test_of_few_images_is_measured_what_they_allow(place: Path, tmp_path, val, train, left, curves, generation):
+    images = image_set(tmp_path / "images", {"train": train, "val": val})
+    config = build([from_overrides([f"storage={tmp_path}"])])[0]
+    config.evaluation = CONFIG.evaluation
+    said: list[str] = []
+    arms = {"structured": str(place / "structured"), "baseline": str(place / "theirs")}
+    uri, samples = str(tmp_path / "made"), str(place / "samples")
+    scalars = evaluate(
+        config, images=images, autoencoders=arms, uri=uri, fingerprint="x", samples=samples, say=said.append
+    )
+    made = artifacts.Evaluation.open(uri)
+    assert [
+        warning.split(" is left")[0].split(" are left")[0] for warning in made.warnings if "left out" in warning
+    ] == left
+    assert all(f"evaluate: warning: {warning}" in said for warning in made.warnings)
+    assert {name for rows in made.reconstruction.values() for row in rows for name in row} - {"prefix"} == curves
+    assert set(made.generation) == generation
+    assert np.isfinite(list(scalars.values())).all()
+    pictures = artifacts.read_pictures(uri)
+    assert pictures["samples"].shape[0] == 2 and pictures["samples"].shape[1] >= 1, "shown whatever is measured"
+    assert ("inputs" in pictures) == bool(val)
+
+
 def test_images_that_do_not_fit_the_autoencoder_are_refused(place: Path):
     with pytest.raises(ConfigError, match=r"the coarse autoencoder .* compresses by 64"):
         run(place, "refused", ["coarse"])

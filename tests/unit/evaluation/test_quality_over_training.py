@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
-from dcae15 import artifacts, storage
+from dcae15 import artifacts
 from dcae15.config import Config
-from dcae15.errors import ArtifactError, ConfigError, DataError
+from dcae15.errors import ArtifactError, ConfigError
 from dcae15.evaluation.evaluate_run import evaluate
-from dcae15.evaluation.milestones import commit_milestones, measure_milestone, row_uri
+from dcae15.evaluation.milestones import commit_milestones, measure_milestone
 from dcae15.runtime import LocalRuntime
 from dcae15.stages.image_sampling import SPLIT, SampleWriter
 from dcae15.stages.shard_writing import ShardPlan
@@ -115,9 +117,18 @@ def test_the_number_of_generated_images_is_the_milestones_own_or_that_of_samplin
         "as many as validate"
     )
     assert measured(place, tmp_path / "c", 32, config=config(place, milestone_images=4)) != all_five
-    with pytest.raises(DataError, match="3 real and 3 generated images with 4 neighbours"):
-        measured(place, tmp_path / "d", 32, config=config(place, milestone_images=3, neighbours=4))
-    assert not storage.exists(row_uri(str(tmp_path / "d"), 32))
+
+
+def test_what_needs_more_images_is_left_out_of_a_row(place, tmp_path):
+    few = measured(place, tmp_path / "few", 32, config=config(place, milestone_images=3, neighbours=4))
+    assert list(few) == ["images", "frechet_distance.generated", "class_accuracy.generated"]
+    single = measured(place, tmp_path / "single", 32, config=config(place, milestone_images=1, neighbours=4))
+    assert list(single) == ["images", "class_accuracy.generated"]
+    without = artifacts.ImageSet.open(str(place / "images"))
+    without = replace(without, uri=str(tmp_path / "none"), splits={**without.splits, "val": artifacts.Split(())})
+    shutil.copytree(place / "images", without.uri)
+    without.commit()
+    assert measured(place, tmp_path / "none_at_all", 32, images=without.uri) == {"images": 32}
 
 
 def test_the_feature_network_is_trained_once(place, tmp_path):

@@ -68,3 +68,26 @@ def test_a_report_shows_what_was_measured(tmp_path: Path, generated: bool):
     page = render(data, pictures(data))
     assert "Objects over the channels" in page
     assert ("<h2>Generation</h2>" in page) == generated
+
+
+@pytest.mark.parametrize("val", [0, 1])
+def test_a_report_of_few_images_says_what_was_left_out(tmp_path: Path, val: int):
+    artifacts.Milestones(str(tmp_path / "milestones"), "f" * 16, ({"images": 64.0},)).commit()
+    images = image_set(tmp_path / "images", {"train": 40, "val": val})
+    arms = {arm: autoencoder(tmp_path / arm, 8, (2, 8)) for arm in ("structured", "baseline")}
+    config, uri, samples = (
+        configured(tmp_path),
+        str(tmp_path / "evaluation"),
+        image_set(tmp_path / "s", {"generated": 4}),
+    )
+    evaluate(
+        config, images=images, autoencoders=arms, uri=uri, fingerprint="f" * 16, samples=samples, say=lambda _: None
+    )
+    steps = [made("measure_milestones", str(tmp_path / "milestones")), made("evaluate", uri, images=images)]
+    data = gather(config, steps)
+    page = render(data, pictures(data))
+    assert ("every measure is left out" in page) == (val == 0)
+    assert ("the Fréchet distance of generated images is left out" in page) == (val == 1)
+    assert bool(data.reconstruction) == bool(data.grids) == (val == 1)
+    assert data.samples, "what was generated is shown whatever was measured"
+    assert "<h2>Quality over training</h2>" not in page

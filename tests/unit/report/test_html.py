@@ -113,6 +113,8 @@ def test_hostile_text_is_shown_not_run(data: ReportData):
     ("uri", "address"),
     [
         ("s3://bucket/run/1", "s3://bucket/run/1"),
+        ("s3://bucket/100% real?#1 x/é", "s3://bucket/100%25%20real%3F%231%20x/%C3%A9"),
+        ("https://host/a%20b?x=1#y", "https://host/a%20b?x=1#y"),
         ("/data/a b/#1", "file:///data/a%20b/%231"),
         ("javascript:alert(1)", ""),
         ("data:text/html,x", ""),
