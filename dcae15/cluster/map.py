@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import pickle
-import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Sized
 from contextlib import suppress
@@ -23,7 +22,6 @@ AHEAD = 2
 """Items that an actor has: one in hand, and one that waits for it."""
 RETRIES = 3
 """How often an item is tried again whose worker died, and a worker that died before its first item."""
-PROGRESS_SECONDS = 3
 
 
 # The default strategy: not within what a trial of a sweep reserved.
@@ -191,28 +189,3 @@ class Crew:
     def _dismiss(self, member: _Member) -> None:
         with suppress(RayError):  # it may be dead already
             ray.kill(member.handle)
-
-
-class Progress:
-    """A line at least every few seconds while things are done."""
-
-    def __init__(self, name: str, unit: str, total: int, done: int) -> None:
-        self.name, self.unit, self.total, self.done, self.before = name, unit, total, done, done
-        self.began = self.printed = time.perf_counter()
-        if done:
-            print(f"{name}: {done:,} of {total:,} {unit} were done before; continuing", flush=True)
-
-    def advance(self, count: int) -> None:
-        """Count what is done, and say it when it is time."""
-        self.done += count
-        now = time.perf_counter()
-        if now - self.printed < PROGRESS_SECONDS and self.done < self.total:
-            return
-        self.printed = now
-        rate = (self.done - self.before) / max(now - self.began, 1e-9)
-        eta = int((self.total - self.done) / max(rate, 1e-9))
-        speed = f"{rate:,.0f}" if rate >= 10 else f"{rate:.1f}"
-        print(
-            f"{self.name}: {self.done:,}/{self.total:,} {self.unit}  {speed} {self.unit}/s  ETA {eta // 60}:{eta % 60:02d}",
-            flush=True,
-        )
