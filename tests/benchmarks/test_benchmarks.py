@@ -14,6 +14,7 @@ SCRIPTS = {
     "data_speed": "--quick",
     "storage_speed": "--images 256 --rounds 1",
     "ray_cost": "--quick --stages cache_latents",
+    "busy_neighbour": "--quick",
     "growth": "--images 64 --shard-images 16",
 }
 MARKS = {"storage_speed": pytest.mark.s3, "ray_cost": pytest.mark.ray, "growth": pytest.mark.ray}
