@@ -11,10 +11,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import ray
-import torch
 from ray.exceptions import RayError, RayTaskError
 
 from dcae15.cluster.console import wait_until_heard
+from dcae15.cluster.machine import computing
 from dcae15.cluster.resources import Pool
 from dcae15.errors import DataError, Dcae15Error
 
@@ -35,9 +35,10 @@ class MapWorker:
 
     def start(self, make_worker: Callable[[], Callable[[Any], Any]], threads: int) -> Dcae15Error | None:
         """Make the worker; return what of ours went wrong."""
-        torch.set_num_threads(threads)
+        self.threads = threads
         try:
-            self.worker = make_worker()
+            with computing(threads):
+                self.worker = make_worker()
         except Dcae15Error as error:  # returned: raised, Ray would wrap it, and log its trace
             return error
         return None
@@ -45,7 +46,8 @@ class MapWorker:
     def work(self, item: Any) -> bytes:
         """Return the pickled result, or error of ours."""
         try:
-            result = self.worker(item)
+            with computing(self.threads):
+                result = self.worker(item)
         except Dcae15Error as error:
             result = error
         wait_until_heard()

@@ -84,9 +84,9 @@ def _stopped(uri: str, why: str) -> str:
 
 def _worker(given: dict[str, Any]) -> Dcae15Error | None:
     """Train in one worker; what to try again would not help is returned: raised, Ray would do it."""
-    torch.set_num_threads(given["threads"])
     try:
-        given["body"](_WorkerRuntime(given["say"]))
+        with computing(given["threads"]):
+            given["body"](_WorkerRuntime(given["say"]))
     except HOPELESS as error:
         return type(error)(str(error))
     return None
