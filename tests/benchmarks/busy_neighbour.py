@@ -33,7 +33,10 @@ from tests.scripts import Workplace, workplace
 
 ARMS, PLACES = ("before", "after"), ("alone", "beside")
 SHORT = ("tracking.enabled=false", "arms=[]", "scaling.use_gpu=no", "data.shapes.images=8192")
-MADE = (*SHORT, "autoencoder.training.images=64", "diffusion.training.images=64")
+MADE = (
+    *SHORT,
+    *(f"{name}.training.{word}" for name in ("autoencoder", "diffusion") for word in ("images=64", "warmup_images=0")),
+)
 ENDLESS = ("training.images=10000000", "training.log_images=320", "training.warmup_images=0")
 WORK = {
     "train_autoencoder": [f"autoencoder.{word}" for word in ENDLESS],

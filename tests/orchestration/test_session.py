@@ -45,6 +45,8 @@ def test_ray_is_left_while_the_driver_trains_and_joined_again(tmp_path):
         before = node()
         assert train(cluster, config) == [False]
         assert dict(cluster.map("test", lambda: str, [1, 2], Pool(1, 1))) == {0: "1", 1: "2"}
+        assert not ray.is_initialized(), "one worker needs it as little"
+        assert dict(cluster.map("test", lambda: str, [1, 2], Pool(2, 2))) == {0: "1", 1: "2"}
         assert node() != before and cluster.resources == first
         assert train(cluster, config) == [False]
     assert not ray.is_initialized()
