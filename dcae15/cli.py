@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import functools
-import os
 import shutil
 import signal
 import sys
@@ -16,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from dcae15 import storage
-from dcae15.cluster.resources import THREADS
+from dcae15.cluster.machine import set_spin
 from dcae15.config import Config, Layer, build, check, dump, fields_help, from_overrides, from_yaml, warnings_for
 from dcae15.errors import ConfigError, Dcae15Error, StorageError, nearest
 from dcae15.errors import command as called
@@ -205,8 +204,7 @@ def run_guarded(work: Callable[[], None]) -> int:
         143 after SIGTERM. Each is one message on stderr; only bugs show a traceback.
     """
     signal.signal(signal.SIGTERM, _interrupt)
-    for name, value in THREADS.items():
-        os.environ.setdefault(name, value)
+    set_spin()
     try:
         work()
     except Dcae15Error as error:

@@ -65,7 +65,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Finished:
                 assert not (folder / "storage").exists(), "a dry run must not write"
                 done = place.run(*words)
                 assert done.code == 0, done.out + done.err
-                assert place.ray_sessions() > 0, "Ray was looked for in the wrong place"
+                assert place.ray_sessions() == 1, "prepare_images starts Ray, and nothing else does"
                 wait_until(lambda: not place.ray_processes(), 120, "no process of Ray stays")
                 assert list(place.folder.iterdir()) == [], "nothing is written to the working directory"
             (folder / "done.json").write_text(json.dumps([asdict(done), asdict(planned)]))

@@ -13,7 +13,8 @@ from pathlib import Path
 import ray
 
 from dcae15 import storage
-from dcae15.cluster.resources import THREADS, Resources
+from dcae15.cluster.machine import SPIN, ray_address, set_spin, this_machine
+from dcae15.cluster.resources import Resources
 from dcae15.config import Config
 from dcae15.errors import ConfigError, StorageError
 
@@ -28,7 +29,6 @@ ENVIRONMENT = {
     "RAY_worker_niceness": "0",  # workers would run at nice 15 and starve beside other processes
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "2",  # failures and the end of training are seen sooner
     "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "900",  # a node may have to boot first
-    **THREADS,
     "RAY_BACKEND_LOG_LEVEL": "fatal",  # else harmless lines of Ray's core fill the console; set it to debug Ray itself
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # leave CUDA_VISIBLE_DEVICES alone for processes without GPUs
 }
@@ -46,20 +46,25 @@ def connect(config: Config) -> Iterator[Resources]:
         os.environ.setdefault(name, value)
     for name, value in storage.environment().items():
         os.environ.setdefault(name, value)
-    address = os.environ.get("RAY_ADDRESS", "local")
+    set_spin()
+    address = ray_address()
     local = address == "local"
+    machine = this_machine() if local else None
     in_job = "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ
     package = Path(__file__).parents[1]
-    variables = {**{name: os.environ[name] for name in ENVIRONMENT}, **_public(storage.environment())}
+    passed = [name for name in (*ENVIRONMENT, *SPIN, "OMP_WAIT_POLICY") if name in os.environ]
+    variables = {**{name: os.environ[name] for name in passed}, **_public(storage.environment())}
     runtime_env: dict[str, object] = {"env_vars": variables}
     options: dict[str, object] = {}
-    if local:
+    if machine:
         # Workers import what the script does, wherever it was started from.
         variables["PYTHONPATH"] = os.pathsep.join(filter(None, [str(package.parent), os.environ.get("PYTHONPATH", "")]))
         os.environ.setdefault("RAY_AUTH_MODE", "disabled")  # the local cluster listens on loopback only
         # Ray Train's workers need the dashboard's process to end without a delay; without workers it only takes time.
         dashboard = bool(config.scaling.num_workers or config.scaling.cpus_per_worker)
         options = {
+            "num_cpus": machine.cpus,
+            "num_gpus": machine.gpus,
             "object_store_memory": LOCAL_OBJECT_STORE_BYTES,
             "include_dashboard": dashboard,
             "dashboard_host": "127.0.0.1",
@@ -90,15 +95,19 @@ def connect(config: Config) -> Iterator[Resources]:
     try:
         signal.signal(signal.SIGTERM, on_sigterm)  # Ray's own handler exits without a word, and without our cleaning up
         _quieten()
-        resources = ray.cluster_resources()
-        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"] and node["Resources"].get("GPU")]
-        beside = min((int(node.get("CPU", 0) // node["GPU"]) for node in nodes), default=0)
-        if not local:
+        if not machine:
             _require_storage(config)
-        cpus, gpus = int(resources.get("CPU", 0)), int(resources.get("GPU", 0))
-        yield Resources(cpus, gpus, local, beside, grows=not local)
+        yield machine or _offered()
     finally:
         ray.shutdown()
+
+
+def _offered() -> Resources:
+    """Return what the cluster that was joined offers now."""
+    resources = ray.cluster_resources()
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"] and node["Resources"].get("GPU")]
+    beside = min((int(node.get("CPU", 0) // node["GPU"]) for node in nodes), default=0)
+    return Resources(int(resources.get("CPU", 0)), int(resources.get("GPU", 0)), False, beside, grows=True)
 
 
 def _require_answer(address: str) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import pickle
-import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Sized
 from contextlib import suppress
@@ -12,10 +11,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import ray
-import torch
 from ray.exceptions import RayError, RayTaskError
 
 from dcae15.cluster.console import wait_until_heard
+from dcae15.cluster.machine import computing
 from dcae15.cluster.resources import Pool
 from dcae15.errors import DataError, Dcae15Error
 
@@ -23,7 +22,6 @@ AHEAD = 2
 """Items that an actor has: one in hand, and one that waits for it."""
 RETRIES = 3
 """How often an item is tried again whose worker died, and a worker that died before its first item."""
-PROGRESS_SECONDS = 3
 
 
 # The default strategy: not within what a trial of a sweep reserved.
@@ -37,9 +35,10 @@ class MapWorker:
 
     def start(self, make_worker: Callable[[], Callable[[Any], Any]], threads: int) -> Dcae15Error | None:
         """Make the worker; return what of ours went wrong."""
-        torch.set_num_threads(threads)
+        self.threads = threads
         try:
-            self.worker = make_worker()
+            with computing(threads):
+                self.worker = make_worker()
         except Dcae15Error as error:  # returned: raised, Ray would wrap it, and log its trace
             return error
         return None
@@ -47,7 +46,8 @@ class MapWorker:
     def work(self, item: Any) -> bytes:
         """Return the pickled result, or error of ours."""
         try:
-            result = self.worker(item)
+            with computing(self.threads):
+                result = self.worker(item)
         except Dcae15Error as error:
             result = error
         wait_until_heard()
@@ -191,28 +191,3 @@ class Crew:
     def _dismiss(self, member: _Member) -> None:
         with suppress(RayError):  # it may be dead already
             ray.kill(member.handle)
-
-
-class Progress:
-    """A line at least every few seconds while things are done."""
-
-    def __init__(self, name: str, unit: str, total: int, done: int) -> None:
-        self.name, self.unit, self.total, self.done, self.before = name, unit, total, done, done
-        self.began = self.printed = time.perf_counter()
-        if done:
-            print(f"{name}: {done:,} of {total:,} {unit} were done before; continuing", flush=True)
-
-    def advance(self, count: int) -> None:
-        """Count what is done, and say it when it is time."""
-        self.done += count
-        now = time.perf_counter()
-        if now - self.printed < PROGRESS_SECONDS and self.done < self.total:
-            return
-        self.printed = now
-        rate = (self.done - self.before) / max(now - self.began, 1e-9)
-        eta = int((self.total - self.done) / max(rate, 1e-9))
-        speed = f"{rate:,.0f}" if rate >= 10 else f"{rate:.1f}"
-        print(
-            f"{self.name}: {self.done:,}/{self.total:,} {self.unit}  {speed} {self.unit}/s  ETA {eta // 60}:{eta % 60:02d}",
-            flush=True,
-        )

@@ -7,9 +7,6 @@ from dataclasses import dataclass
 from dcae15.config import ScalingConfig
 from dcae15.errors import ConfigError
 
-THREADS = {"GOMP_SPINCOUNT": "10000"}
-"""Threads that wait soon leave the core to others; else a shared machine slows down tenfold. Read when torch is loaded."""
-
 
 @dataclass(frozen=True)
 class Pool:
@@ -68,13 +65,16 @@ class Resources:
     def encoders(self, scaling: ScalingConfig) -> Pool:
         """Return a pool for stages that run a network over shards.
 
-        Without GPUs an actor has one thread: actors side by side lose nothing at the barriers of a thread pool.
+        On this machine alone, without GPUs, it is one worker with all CPUs, which needs no other process, unless more are asked
+        for. Else an actor has one thread: actors side by side lose nothing at the barriers of a thread pool.
         """
         least, most = scaling.encoders
         if self.uses_gpu(scaling):
             return Pool(least, most or (0 if self.grows else max(least, self.gpus)), gpus=1.0)
         if most:
             return Pool(least, most, cpus=max(1.0, self.cpus // most))
+        if self.local and least == 1:
+            return Pool(1, 1, cpus=max(1.0, self.cpus))
         most = max(1, least, self.cpus)
         # A local cluster has no nodes to wait for.
         return Pool(most if self.local else least, 0 if self.grows else most, cpus=max(1.0, self.cpus // most))

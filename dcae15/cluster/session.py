@@ -10,6 +10,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from dcae15 import storage, tracking
+from dcae15.cluster.machine import ray_address, this_machine
+from dcae15.cluster.progress import Progress
 from dcae15.cluster.resources import Pool, Resources
 from dcae15.config import Config
 
@@ -23,9 +25,10 @@ ResultT = TypeVar("ResultT")
 class Cluster:
     """Ray for the stages of a pipeline: joined when something needs it, left while the driver itself trains.
 
-    A local Ray's idle processes would take their part of the cores from the training, which needs nothing of them. What a stage
-    leaves behind for another is in the storage, never in Ray. A ``share`` is what the stages may use of a cluster that this process
-    is part of already; it is neither joined nor left.
+    A local Ray's idle processes would take their part of the cores from the training, which needs nothing of them. Nor is a local
+    one started for what a single worker does: that is done in this process, unless Ray runs already. What a stage leaves behind
+    for another is in the storage, never in Ray. A ``share`` is what the stages may use of a cluster that this process is part of
+    already; it is neither joined nor left.
     """
 
     def __init__(self, config: Config, share: Resources | None = None) -> None:
@@ -44,7 +47,9 @@ class Cluster:
 
     @property
     def resources(self) -> Resources:
-        """What the cluster offered when it was last joined; it is joined to ask, and raises what `join` does."""
+        """What this machine offers, or the cluster did when it was last joined; that is joined to ask, see `join`."""
+        if self._resources is None and ray_address() == "local":
+            self._resources = this_machine()
         return self._resources or self.join()
 
     @property
@@ -78,6 +83,13 @@ class Cluster:
             self._joined = True
         return self._resources
 
+    def _is_here(self, pool: Pool) -> bool:
+        """Tell whether this process does the work of a pool: one worker on this machine, where no Ray runs of its own.
+
+        Only Ray knows which GPU is a share's.
+        """
+        return pool.most == 1 and self.resources.local and not self._joined and not (self._is_share and pool.gpus)
+
     def console(self) -> AbstractContextManager[Callable[[str], None]]:
         """Yield a picklable function for workers: the driver prints what they say, and they do not wait for it."""
         from dcae15.cluster.console import console
@@ -105,7 +117,8 @@ class Cluster:
 
         Args:
             name: of the stage, in progress lines.
-            make_worker: makes the worker inside an actor, in the thread that will compute; must be picklable.
+            make_worker: makes the worker inside an actor, in the thread that will compute; must be picklable. On this machine
+                alone, a pool of one is this process.
             items: what to work on; taken one by one, so they may be made on the way. Must be picklable.
             pool: the actors.
             unit: what is counted, in progress lines.
@@ -118,34 +131,47 @@ class Cluster:
             Dcae15Error: what a worker raised; the others are stopped.
             DataError: an item's workers died each time; it is named.
         """
-        from dcae15.cluster.map import Crew, Progress
-
         if total is None:
             items = items if isinstance(items, Sequence) else list(items)
             total = done + sum(map(size, items))
         progress = Progress(name, unit, total, done)
         if isinstance(items, Sized) and not len(items):
             return
-        self.join()
-        with closing(Crew(name, make_worker, items, pool, describe).results()) as results:
-            for place, item, result in results:
+        if self._is_here(pool):
+            from dcae15.cluster.here import results
+
+            work = results(make_worker, items, pool)
+        else:
+            self.join()
+            from dcae15.cluster.map import Crew
+
+            work = Crew(name, make_worker, items, pool, describe).results()
+        with closing(work):
+            for place, item, result in work:
                 progress.advance(size(item))
                 yield place, result
 
     def call(self, name: str, function: Callable[..., ResultT], **arguments: Any) -> ResultT:
         """Call a function on the cluster; it has all CPUs of a local machine, some of a node, and a GPU where there are any.
 
-        It is called with the arguments, ``say`` (sends a line to the console) and ``device``, and must be picklable.
+        It is called with the arguments, ``say`` (sends a line to the console) and ``device``, and must be picklable. On this
+        machine alone it is called in this process.
 
         Raises:
             Dcae15Error: what the function raised.
             DataError: its workers died each time.
         """
-        from dcae15.cluster.map import Crew
-
-        resources = self.join()
+        resources = self.resources
         cpus = resources.cpus if resources.local else max(1, min(4, resources.cpus // 2))
         pool = Pool(1, 1, cpus, 1.0 if self.device == "cuda" else 0.0)
+        if self._is_here(pool):
+            from dcae15.cluster.here import results
+
+            work = functools.partial(function, say=functools.partial(print, flush=True), device=self.device)
+            [(_, _, result)] = results(lambda: lambda given: work(**given), [arguments], pool)
+            return result
+        from dcae15.cluster.map import Crew
+
         with self.console() as say:
             work = functools.partial(function, say=say, device=self.device)
             crew = Crew(name, lambda: lambda given: work(**given), [arguments], pool, lambda _: name)

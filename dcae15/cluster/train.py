@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from dcae15 import storage
+from dcae15.cluster.machine import computing
 from dcae15.cluster.resources import Resources
 from dcae15.config import ScalingConfig
 from dcae15.errors import ArtifactError, ConfigError, Dcae15Error, TrainingError, WeightsError
@@ -24,12 +25,12 @@ HOPELESS = (ConfigError, ArtifactError, TrainingError, WeightsError)
 
 def train_in_process(body: Body, resources: Resources, scaling: ScalingConfig, uri: str) -> None:
     """Train here: no other processes to start, to wait for, or to share cores with."""
-    runtime, threads = LocalRuntime(device=torch.device("cpu")), torch.get_num_threads()
-    torch.set_num_threads(resources.cpus)
-    try:
+    runtime = LocalRuntime(device=torch.device("cpu"))
+    with computing(resources.cpus):
         for restart in itertools.count(1):
             try:
-                return body(runtime)
+                body(runtime)
+                return
             except HOPELESS:
                 raise
             except Exception as error:
@@ -38,8 +39,6 @@ def train_in_process(body: Body, resources: Resources, scaling: ScalingConfig, u
                         raise
                     raise TrainingError(_stopped(uri, f"{traceback.format_exc().strip()}\nits")) from error
                 runtime.say(f"training stopped ({error}); restart {restart} of {scaling.max_failures}")
-    finally:
-        torch.set_num_threads(threads)
 
 
 def train_on_workers(
@@ -85,9 +84,9 @@ def _stopped(uri: str, why: str) -> str:
 
 def _worker(given: dict[str, Any]) -> Dcae15Error | None:
     """Train in one worker; what to try again would not help is returned: raised, Ray would do it."""
-    torch.set_num_threads(given["threads"])
     try:
-        given["body"](_WorkerRuntime(given["say"]))
+        with computing(given["threads"]):
+            given["body"](_WorkerRuntime(given["say"]))
     except HOPELESS as error:
         return type(error)(str(error))
     return None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import time
-from dataclasses import replace
 
 from dcae15 import artifacts
 from dcae15.artifacts import ImageSet, LatentSet
@@ -35,7 +34,7 @@ def check_latents(config: Config, cluster: Cluster, *, latents: str, images: str
     encodes = bool(images and autoencoder)
     network, device = (autoencoder, cluster.device) if encodes else ("", "cpu")
     checker = functools.partial(_checker, latents, images, network, config.latents.batch_size, device)
-    pool = cluster.encoders if encodes else replace(cluster.encoders, gpus=0.0)
+    pool = cluster.encoders if encodes else cluster.resources.readers()
     named = {"unit": "shards", "describe": lambda task: f"shard {task.shard.path}"}
     parts = dict(cluster.map("verify", lambda: checker().check, tasks, pool, **named))
     results = {task.shard.path: parts[place] for place, task in enumerate(tasks)}

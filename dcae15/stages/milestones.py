@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -63,10 +62,7 @@ def measure(context: Context, inputs: Mapping[str, str], output: Output, images:
         "denoiser": artifacts.snapshot_uri(inputs["denoiser"], images),
         "uri": output.uri,
     }
-    if context.cluster.trains_in_process:
-        row = measure_milestone(**arguments, say=functools.partial(print, flush=True))
-    else:
-        row = context.cluster.call("measure_milestones", measure_milestone, **arguments)
+    row = context.cluster.call("measure_milestones", measure_milestone, **arguments)
     tracking.Tracker(context.tracker).metrics({k: v for k, v in row.items() if k != "images"}, step=images)
     context.on_row(row)
 

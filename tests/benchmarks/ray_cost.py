@@ -2,11 +2,11 @@
 
 python tests/benchmarks/ray_cost.py [--quick] [--rounds N] [--stages NAME ...] [--json FILE]
 
-Ray's arm is the stage's script; training has one of Ray's workers. The bare arm of a training is the same script, which
-trains in the driver itself; of prepare_images a plain pool of processes that decodes and crops the same files and writes the
-same pixels; of cache_latents a plain loop that encodes the same images and writes the same shards. What Ray costs has two
-parts: the steady rate (after the first shard, or after the first row of the training history), and a fixed number of seconds
-to start and stop.
+Ray's arm is the stage's script; training has one of Ray's workers, caching as many actors as there are CPUs. The bare arm of a
+training is the same script, which trains in the driver itself; of prepare_images a plain pool of processes that decodes and
+crops the same files and writes the same pixels; of cache_latents a plain loop that encodes the same images and writes the same
+shards. What Ray costs has two parts: the steady rate (after the first shard, or after the first row of the training history),
+and a fixed number of seconds to start and stop.
 """
 
 from __future__ import annotations
@@ -141,7 +141,8 @@ def run_arm(place: Workplace, stage: str, arm: str, words: Sequence[str], given:
         subprocess.run(command, env=place.environment(), check=True)
     else:
         roles = {"data.source" if stage == "prepare_images" else role: uri for role, uri in given.items()}
-        workers = ["scaling.num_workers=1"] if arm == "ray" and stage.startswith("train") else []
+        option = "num_workers=1" if stage.startswith("train") else "encoders=[2,0]"
+        workers = [f"scaling.{option}"] if arm == "ray" else []
         root = f"storage={place.folder / str(time.time_ns())}"
         inputs = [f"{role}={uri}" for role, uri in roles.items()]
         done = place.run(stage, *words, root, *inputs, *workers, timeout_s=100_000)

@@ -15,6 +15,7 @@ SCRIPTS = {
     "decoding_speed": "--quick",
     "storage_speed": "--images 256 --rounds 1",
     "ray_cost": "--quick --stages cache_latents",
+    "busy_neighbour": "--quick",
     "growth": "--images 64 --shard-images 16",
 }
 MARKS = {"storage_speed": pytest.mark.s3, "ray_cost": pytest.mark.ray, "growth": pytest.mark.ray}

@@ -35,6 +35,7 @@ def torment(place: Workplace, folder: Path, minutes: float, seed: int, images: i
     chance, killed, progress = random.Random(seed), Counter[str](), list[int]()
     words = ["--config", str(TINY), "tracking.enabled=false", "arms=[]", "autoencoder.training.images=64"]
     words += [f"data.shapes.images={images}", "data.shapes.val_images=8", "data.shard_images=4", "latents.mirror=true"]
+    words += ["scaling.encoders=[2,0]"]  # actors, also on one machine
     for script, role in (("prepare_images", "images"), ("train_autoencoder", "autoencoder"), ("cache_latents", "")):
         done = place.run(script, *words, f"storage={folder / 'calm'}", timeout_s=100_000)
         assert done.code == 0, done.err

@@ -100,7 +100,7 @@ def test_latents_when_an_actor_is_killed_and_the_driver_is_terminated(finished, 
     expected = finished.artifacts["cache_latents"]
     finished.copy(tmp_path / "storage", "images", "autoencoder")
     folder = tmp_path / "storage" / "latents" / expected.name
-    run = start("cache_latents")
+    run = start("cache_latents", "scaling.encoders=[2,0]")
     run.wait_for(lambda: written(folder, 1), "a shard of latents")
     os.kill(place.worker("ray::MapWorker"), signal.SIGKILL)
     before = len(list(folder.rglob("*.parquet")))

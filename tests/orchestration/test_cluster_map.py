@@ -194,7 +194,10 @@ def test_one_function_is_called_with_its_arguments_a_console_and_a_device(cluste
         return f"{first} {second} {device}"
 
     assert cluster.call("test", function, first=1, second=2) == "1 2 cpu"
-    assert "1 threads\n" in capsys.readouterr().out  # Ray may tell late how workers of earlier tests died
+    lines = capsys.readouterr().out.splitlines()
+    assert [line for line in lines if "(raylet)" not in line] == [
+        "1 threads"
+    ]  # Ray may tell late how other workers died
 
 
 def test_a_slow_worker_does_not_hold_up_the_others(cluster, tmp_path):

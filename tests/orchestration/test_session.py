@@ -36,12 +36,17 @@ def test_ray_is_left_while_the_driver_trains_and_joined_again(tmp_path):
     config, _ = build([from_overrides([f"storage={tmp_path}"])])
     with Cluster(config) as cluster:
         assert not ray.is_initialized(), "nothing needs it yet"
-        first = cluster.join()
-        assert first.local and not first.grows
-        assert cluster.join() is first
+        first = cluster.resources
+        assert first.local and not first.grows and not ray.is_initialized(), "nor what only asks"
+        assert cluster.join() == first
+        offered = ray.cluster_resources()
+        assert (offered["CPU"], offered.get("GPU", 0)) == (first.cpus, first.gpus), "Ray counts as we do"
+        assert cluster.join() == first
         before = node()
         assert train(cluster, config) == [False]
         assert dict(cluster.map("test", lambda: str, [1, 2], Pool(1, 1))) == {0: "1", 1: "2"}
+        assert not ray.is_initialized(), "one worker needs it as little"
+        assert dict(cluster.map("test", lambda: str, [1, 2], Pool(2, 2))) == {0: "1", 1: "2"}
         assert node() != before and cluster.resources == first
         assert train(cluster, config) == [False]
     assert not ray.is_initialized()

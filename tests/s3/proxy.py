@@ -45,6 +45,7 @@ class FaultyProxy:
         self._upstream = urlsplit(upstream).netloc
         self._faults: list[tuple[Fault, str]] = []
         self._last: tuple[str, int] = ("", 0)
+        self._written: set[str] = set()  # objects since `break_after`
         self._lock = threading.Lock()
         handler = type("Handler", (_Handler,), {"proxy": self})
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
@@ -65,16 +66,19 @@ class FaultyProxy:
             self._faults.extend((fault, method) for _ in range(times))
 
     def break_after(self, ending: str, times: int) -> None:
-        """Go ``down`` when so many objects with this ending were written."""
-        self._last = ending, times
+        """Go ``down`` when so many objects with this ending were written; one that was written again counts once."""
+        with self._lock:
+            self._last, self._written = (ending, times), set()
 
     def note_written(self, request: Request) -> None:
         """Go down if that was the last object before an outage."""
         ending, times = self._last
         with self._lock:
-            if times and request.method == "PUT" and request.path.partition("?")[0].endswith(ending):
-                self._last = ending, times - 1
-                self.down = times == 1
+            path = request.path.partition("?")[0]
+            if times and request.method == "PUT" and path.endswith(ending):
+                self._written.add(path)
+                if len(self._written) == times:
+                    self._last, self.down = ("", 0), True
 
     @property
     def pending(self) -> int:

@@ -10,7 +10,9 @@ from dcae15.config import Config, ScalingConfig
 @pytest.mark.parametrize(
     ("resources", "encoders", "expected"),
     [
-        (Resources(2, 0, local=True), [1, 0], Pool(2, 2, 1.0)),  # one thread on each CPU of a laptop
+        (Resources(2, 0, local=True), [1, 0], Pool(1, 1, 2.0)),  # a laptop: this process, with all CPUs
+        (Resources(8, 0, local=True), [2, 0], Pool(8, 8, 1.0)),  # several were asked for: one thread on each CPU
+        (Resources(8, 1, local=True), [1, 0], Pool(1, 1, 1.0, 1.0)),
         (Resources(8, 0, local=True), [1, 2], Pool(1, 2, 4.0)),
         (Resources(16, 0, local=False), [1, 0], Pool(1, 16, 1.0)),  # a share of a cluster
         (
