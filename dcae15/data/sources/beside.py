@@ -54,7 +54,7 @@ def set_aside(folders: Iterable[Folder]) -> dict[Folder, str]:
     return {folder: reason for folder, reason in found.items() if reason}
 
 
-def is_mask_of(stem: str, stems: set[str]) -> bool:
-    """Tell whether a file's name says that it is the mask of a picture beside it (``cat.png``, ``cat_mask.png``)."""
+def masked(stem: str) -> str:
+    """Return the stem of the picture that a file is the mask of by its name (``cat`` of ``cat_mask``); empty if it is none."""
     match = _MASK_STEM.fullmatch(stem)
-    return bool(match) and match[1] in stems
+    return match[1] if match else ""

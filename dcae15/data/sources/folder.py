@@ -35,16 +35,17 @@ def assemble(listing: Listing, tables: Sequence[pa.Table], selection: Selection)
             found = f"{len(listing.files):,} files are there ({counted(dict(others)) or 'all left out'})"
             found += "; unpack the archives first" if not ARCHIVES.isdisjoint(others) else ""
         raise DataError("; ".join([f"No images in '{uri}': {found}. Expected {layout.EXPECTED}.", *map(str, left)]))
-    folders = [tuple(info.path.split("/")[:-1]) for info in images]
-    found = layout.arrange(uri, Counter(folders), selection.labels, selection.join)
+    counts = Counter(info.path.rpartition("/")[0] for info in images)
+    folders = {folder: tuple(folder.split("/")) if folder else () for folder in counts}
+    found = layout.arrange(uri, {folders[f]: count for f, count in counts.items()}, selection.labels, selection.join)
     trained = {place.name for place in found.places.values() if place.split == "train"}
     truth = _truth(uri, found, trained)
     notes = [f"labels of the validation images: {truth.place}"] if truth else []
     rows: dict[str, _Rows] = {"train": _Rows(), "val": _Rows()}
     away: dict[Place, list[str]] = {}
-    for info, folder in zip(images, folders, strict=True):
-        place = found.places[folder]
-        if truth and place.split == "val":
+    for info in images:
+        place = found.places[folders[info.path.rpartition("/")[0]]]
+        if truth and place.split == "val" and place.name not in trained:
             place = truth.placed(info.path)
         if place.split in rows:
             rows[place.split].add(info, place)

@@ -10,7 +10,7 @@ import numpy as np
 
 from dcae15 import storage
 from dcae15.data import formats
-from dcae15.data.sources.beside import is_mask_of
+from dcae15.data.sources.beside import masked
 from dcae15.data.sources.leaving import LeftOut, leave, suffix_of
 from dcae15.errors import StorageError
 from dcae15.storage import FileInfo
@@ -80,8 +80,9 @@ def sort_files(uri: str, files: Sequence[FileInfo]) -> tuple[list[FileInfo], lis
         found += taken
         if len(taken) < len(group):
             others[suffix] += len(group) - len(taken)
-    stems = {_stem(info.path) for info in found}
-    masks = [info.path for info in found if is_mask_of(_stem(info.path), stems)]
+    masks = {info.path: base for info in found if (base := masked(_stem(info.path)))}
+    stems = {_stem(info.path) for info in found} if foreign or masks else set[str]()
+    masks = [path for path, base in masks.items() if base in stems]
     if masks:
         known = set(masks)
         found = [info for info in found if info.path not in known]
