@@ -13,6 +13,8 @@ from typing import Any
 
 import yaml
 
+_PADDED = re.compile(r"[-+]?0[0-9_]+")
+
 
 @dataclass(frozen=True)
 class Spelled:
@@ -41,7 +43,17 @@ def _both(value: Any, spelled: Any) -> Any:
         return {str(key): _both(item, theirs) for item, (key, theirs) in items}
     if isinstance(value, list) and isinstance(spelled, list) and len(value) == len(spelled):
         return [_both(item, theirs) for item, theirs in zip(value, spelled, strict=True)]
-    return value if isinstance(value, str | list | Mapping) else Spelled(value, str(spelled or ""))
+    return value if isinstance(value, str | list | Mapping) else Spelled(_number(value, spelled), str(spelled or ""))
+
+
+def _number(value: Any, spelled: Any) -> Any:
+    """Return a number as people read it: YAML 1.1 takes ``010`` for 8 and ``1:30`` for 90."""
+    if isinstance(value, int | float) and isinstance(spelled, str):
+        if ":" in spelled:
+            return spelled
+        if _PADDED.fullmatch(spelled):
+            return int(spelled.replace("_", ""))
+    return value
 
 
 def plain(value: Any) -> Any:

@@ -156,7 +156,7 @@ def refusal(source: Source, reasons: Mapping[str, int], share: float, examples: 
         return (
             f"{bad:,} of {total:,} images of {source.uri} cannot be used ({_counts(reasons)}), more than "
             f"data.max_bad_fraction={share} allows.{first} "
-            f"{mending[:1].upper() + mending[1:] if mending else 'Repair or remove them'}, or raise data.max_bad_fraction."
+            f"{mending[:1].upper() + mending[1:] if mending else 'Repair them or take them away'}, or raise data.max_bad_fraction."
         )
     larger = " Lower data.resolution, or set data.upscale=true." if left_out else ""
     return f"none of the {total:,} images of {source.uri} can be used ({_counts(reasons)}).{first}{larger}"

@@ -77,7 +77,8 @@ def require_finite(weights: dict[str, Tensor], uri: str) -> None:
     bad: list[tuple[str, Tensor, int, int]] = []
     for name, tensor in weights.items():
         if tensor.is_floating_point() or tensor.is_complex():
-            values = tensor if tensor.element_size() > 1 else tensor.float()  # torch cannot ask this of float8
+            # torch cannot ask this of float8, and float64 is opened as float32
+            values = tensor if tensor.is_complex() or tensor.element_size() in (2, 4) else tensor.float()
             if not bool(torch.isfinite(values).all()):
                 bad.append((name, tensor, int(values.isnan().sum()), int(values.isinf().sum())))
     if not bad:
@@ -93,6 +94,8 @@ def require_finite(weights: dict[str, Tensor], uri: str) -> None:
             f"values above {torch.finfo(torch.float16).max:,.0f} overflow where float32 is stored as float16; give the float32 or "
             "bfloat16 weights (a file without .fp16 in its name)"
         )
+    elif all(tensor.dtype == torch.float64 for _, tensor, _, _ in bad):
+        mending = f"values above {torch.finfo(torch.float32).max:.2g} overflow in float32, in which weights are opened"
     else:
         mending = "they overflowed in training or when they were written; give weights of an earlier checkpoint"
     raise WeightsError(

@@ -35,7 +35,7 @@ def test_quoted_texts_stay_quoted_and_interpolations_are_resolved(monkeypatch):
     expected = ["no", "001", "", " x ", "a cat", "0", "3"]
     assert from_words(f"data.classes={written}").data.classes == expected
     assert from_file(f"data.classes: {written}").data.classes == expected
-    assert from_file("name: ${seed}\nseed: 010").name == "8", "a number is read as YAML reads it"
+    assert from_file("name: ${seed}\nseed: 010").name == "10", "zeros before a number say nothing"
 
 
 @pytest.mark.parametrize("text", ["001", "no", "1e3", "0x1F", "2020-01-01", "null", "1_000"])
@@ -104,3 +104,13 @@ def test_in_sweeps_too():
         check(config)
         words = [word for word in shlex.split(trial_command(sweep, trial, [])) if "=" in word]
         assert from_words(*words) == config, "its command says the same"
+
+
+@pytest.mark.parametrize(("word", "limit"), [("010", 10), ("08", 8), ("1_000", 1000), ("0x20", 32), ("-0", 0)])
+def test_numbers_are_read_as_people_read_them(word, limit):
+    assert build([from_overrides((f"data.limit={word}",))])[0].data.limit == limit
+
+
+def test_times_of_day_are_no_numbers():
+    with pytest.raises(ConfigError, match=r"data\.limit"):
+        build([from_overrides(("data.limit=1:30",))])

@@ -280,12 +280,17 @@ def test_shards_are_joined_before_anything_is_chosen(tmp_path):
         ),
         ([1, float("inf"), 7e4, 2], torch.float16, ["2 infinite values", "(float16)", "65,504 overflow", "bfloat16"]),
         ([1, -float("inf"), 3, 4], torch.float32, ["1 infinite values", "overflowed in training"]),
+        ([1, 1e40, 3, 4], torch.float64, ["1 infinite values", "(float64)", "overflow in float32"]),
         ([1, float("nan"), 3, 4], torch.bfloat16, ["1 NaN", "(bfloat16)", "diverged"]),
         ([1, float("nan"), 3, 4], torch.float8_e4m3fn, ["1 NaN", "(float8_e4m3fn)"]),
     ],
 )
 def test_nan_is_told_from_overflow(values, dtype, words):
-    weights = {"a.fine": torch.ones(2), "a.bad": torch.tensor(values).to(dtype), "a.n": torch.tensor(3)}
+    weights = {
+        "a.fine": torch.ones(2),
+        "a.bad": torch.tensor(values, dtype=torch.float64).to(dtype),
+        "a.n": torch.tensor(3),
+    }
     with pytest.raises(WeightsError) as error:
         require_finite(weights, "w.pt")
     message = str(error.value)

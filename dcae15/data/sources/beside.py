@@ -41,8 +41,10 @@ def set_aside(folders: Iterable[Folder]) -> dict[Folder, str]:
     away: dict[Folder, str] = {}
     for parent, names in inner.items():
         known = splits.of_folders(names)
-        if any(name.lower() in IMAGES for name in names) or "train" in known.values():
-            away |= {(*parent, name): MASKS for name in names if _MASK_FOLDER.fullmatch(name)}
+        masks = {name for name in names if _MASK_FOLDER.fullmatch(name)}
+        images = {name for name in names - masks if name.lower() in IMAGES}
+        if (images and images | masks == names) or "train" in known.values():
+            away |= {(*parent, name): MASKS for name in masks}
         away |= {
             (*parent, name): MASKS for name in names if (match := _MASK_AFFIX.fullmatch(name)) and known.get(match[1])
         }

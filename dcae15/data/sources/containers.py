@@ -39,7 +39,7 @@ def split_containers(kind: str, uri: str, files: Sequence[FileInfo]) -> list[Con
     if named and unnamed:
         raise DataError(
             f"'{uri}' has files whose names begin with train or val, and others, for example '{unnamed[0].path}': "
-            f"rename or remove them, so that it is clear what they are for."
+            f"rename them or move them away, so that it is clear what they are for."
         )
     if not named and not unnamed:
         raise DataError(

@@ -31,20 +31,25 @@ def require_no_near_splits(uri: str, folders: Iterable[Folder]) -> None:
             )
 
 
-def require_one_set(uri: str, folders: Iterable[Folder], base: Folder) -> None:
-    """Raise DataError when folders hold mostly the same folders, as color/ and gray/ would with the same classes in both.
+def require_one_set(uri: str, folders: Iterable[Folder], base: Folder, join: bool) -> bool:
+    """Tell whether the first folders are sets with the same folders in them, which are to be joined.
 
     Args:
         uri: the source, for messages.
         folders: folders of pictures, below ``base``.
         base: the folder that they are in.
+        join: whether sets side by side are taken as one.
+
+    Raises:
+        DataError: folders hold mostly the same folders, as color/ and gray/ would with the same classes in both, and nobody said
+            what that means.
     """
     inner = _inner(folders)
     tops = inner.get((), set())
     sets = {top: _branches(inner, (top,)) for top in sorted(tops)}
     sets = {top: names for top, names in sets.items() if len(names) > 1}
     for top, names in sets.items():
-        if _alike(names, tops - {top}):
+        if not join and _alike(names, tops - {top}):
             raise DataError(
                 f"'{uri}' has '{'/'.join((*base, top))}' with {_few(sorted(names & tops))} in it, and folders of the same names "
                 f"beside it: the same set may be there twice. Name one of them, data.source={below_uri(uri, (*base, top))}; or "
@@ -52,12 +57,15 @@ def require_one_set(uri: str, folders: Iterable[Folder], base: Folder) -> None:
             )
     first = next(iter(sets.values()), set())
     if len(sets) < 2 or len(sets) < len(tops) or not all(_alike(first, names) for names in sets.values()):
-        return
+        return False
+    if join:
+        return True
     raise DataError(
         f"'{uri}' holds {len(sets)} folders with the same folders in each: {_few(sets)}, with {_few(sorted(first))}. It is not "
         f"clear which are the classes. If they are the inner ones, these are sets side by side, perhaps of the same images: name "
-        f"one of them, data.source={below_uri(uri, (*base, min(sets)))}. If they are the outer ones, use data.labels=top; for "
-        f"both, data.labels=leaf."
+        f"one of them, data.source={below_uri(uri, (*base, min(sets)))}, or take "
+        f"them as one with data.join=true. If they are the outer ones, use data.labels=top; for both, data.labels=leaf; for none, "
+        f"data.labels=none."
     )
 
 

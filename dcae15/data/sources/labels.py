@@ -102,6 +102,10 @@ def assign(
         names: tuple[str, ...] = tuple(name for name in given if name in set(used)) or tuple(used)
         found = pc.index_in(texts, pa.array(names, pa.string()))
         return Classes(names, found.to_numpy().astype(np.int32), _unused(len(given) - len(names)) if given else ())
+    padded = pc.all(pc.match_substring_regex(texts.drop_null(), r"^-?\d+$")).as_py()
+    if padded:  # some of them like 007: all are names, as they are written
+        written = pc.coalesce(texts, numbers.cast(pa.string()))
+        return assign(uri, pa.chunked_array([pa.nulls(len(numbers), pa.int64())]), written, given, where)
     numbered = numbers.is_valid().to_numpy()
     row = int(np.flatnonzero(numbered != numbered[0])[0])
     raise DataError(

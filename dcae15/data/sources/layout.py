@@ -82,8 +82,8 @@ def _arranged(uri: str, folders: Mapping[Folder, int], labels: Labels, join: boo
         below = {folder: ("train", folder[len(base) :]) for folder in folders}
         if labels == "auto":
             require_no_near_splits(uri, folders)
-            if not join:
-                require_one_set(uri, [folder for _, folder in below.values()], base)
+            tops = require_one_set(uri, [folder for _, folder in below.values()], base, join)
+            below = {folder: (split, rest[1:] if tops else rest) for folder, (split, rest) in below.items()}
         return _with_classes(uri, folders, below, labels, "", base)
     heads = sorted({folder[:at] for folder in said})
     inside = len(heads) > 1 and all(len(folder) == at + 1 for folder in said)  # <class>/<split>/*
@@ -94,10 +94,14 @@ def _arranged(uri: str, folders: Mapping[Folder, int], labels: Labels, join: boo
             f"data.source={_below(uri, heads[0])}, or take all as one with data.join=true."
         )
     lone = len(_base({folder[:at]: 1 for folder in said})) if inside else 0
-    below = {
-        folder: (said.get(folder, ""), (folder[lone:at] if inside else ()) + _undoubled(folder[at:]))
-        for folder in folders
-    }
+    inner: dict[Folder, set[str]] = defaultdict(set)  # what lies in each split
+    for folder in said:
+        inner[folder[: at + 1]].add(folder[at + 1] if len(folder) > at + 1 else "")
+    doubled = {head for head, names in inner.items() if names == {head[at]}}
+    below: dict[Folder, tuple[str, Folder]] = {}
+    for folder in folders:
+        rest = _undoubled(folder[at:]) if folder[: at + 1] in doubled else folder[at + 1 :]
+        below[folder] = (said.get(folder, ""), (folder[lone:at] if inside else ()) + rest)
     root = heads[0] if len(heads) == 1 else ()
     return _with_classes(uri, folders, below, labels, "<class>/<split>" if inside else "<split>", root)
 
@@ -235,6 +239,8 @@ def _notes(train: Mapping[Folder, Folder], how: str, labelled: bool) -> tuple[st
         more = f" and {len(inner) - 3:,} more" if len(inner) > 3 else ""
         named = ", ".join(f"'{name}'" for name in inner[:3])
         return (f"folders are not taken as classes: {named}{more}",) if inner else ()
+    if how == "letters":
+        return ("folders of one letter only sort the classes in them; data.labels=top takes them as classes",)
     if how == "top" and deep and len({rest[1:] for rest in deep}) > 1:
         return (
             f"deeper folders belong to the class above them, as '{'/'.join(deep[0])}' to '{deep[0][0]}'; data.labels=leaf makes "

@@ -553,6 +553,25 @@ def test_names_of_classes_in_any_unicode_form_are_one(tmp_path):
     assert (source.class_names, source.train.num_rows, source.val.num_rows) == (("caf\u00e9",), 2, 1)
 
 
+def test_a_class_that_is_called_like_its_split_stays(tmp_path):
+    fill(tmp_path, *(f"{s}/{c}/{i}.jpg" for s in ("train", "val") for c in ("train", "bus", "val") for i in range(3)))
+    source = opened(tmp_path)
+    assert (source.class_names, source.train.num_rows, source.val.num_rows) == (("bus", "train", "val"), 9, 9)
+
+
+@pytest.mark.parametrize("names", [("color", "gray"), ("fold1", "fold2")])
+def test_sets_of_the_same_classes_are_joined_on_request(tmp_path, names):
+    fill(tmp_path, *(f"{name}/{c}/{i}.jpg" for name in names for c in ("cat", "dog") for i in range(2)))
+    source = opened(tmp_path, join=True, val_fraction=0.0)
+    assert (source.class_names, source.train.num_rows) == (("cat", "dog"), 8)
+    assert opened(tmp_path, labels="none").class_names == ("images",)
+
+
+def test_classes_called_like_masks_among_others_stay(tmp_path):
+    fill(tmp_path, *(f"{name}/{i}.jpg" for name in ("image", "mask", "hat") for i in range(2)))
+    assert opened(tmp_path).class_names == ("hat", "image", "mask")
+
+
 def test_archives_are_to_be_unpacked(tmp_path):
     fill(tmp_path, "images.zip", "readme.md", data=b"PK")
     with pytest.raises(DataError, match=r"2 files are there \(1 .md, 1 .zip\); unpack the archives first"):

@@ -160,6 +160,14 @@ def test_labels_as_other_programs_write_them(tmp_path):
     assert opened(tmp_path).lost == {"of a label that cannot be read": 1}
 
 
+def test_numbers_of_which_some_are_padded_are_names(tmp_path):
+    labels = ("01", "10", "11")
+    write(
+        tmp_path / "train-0.tar", tar_bytes([m for i in labels for m in ((f"{i}.jpg", b"x"), (f"{i}.cls", i.encode()))])
+    )
+    assert opened(tmp_path).class_names == labels
+
+
 def test_numbers_in_texts_are_no_captions(tmp_path):
     write(tmp_path / "train-0.tar", tar_bytes([("a.jpg", b"x"), ("a.cls", b"0"), ("a.txt", b"0 0.5 0.5 0.1 0.1\n")]))
     assert opened(tmp_path).captions == 0
