@@ -51,7 +51,7 @@ def done(place: Workplace, words: tuple[str, ...]) -> Done:
 
 
 def test_everything_is_measured_on_four_that_are_held_out(done: Done, place: Workplace):
-    assert "20 training and 4 validation images of 1 classes" in done.out
+    assert "20 training and 4 validation images of 1 class" in done.out
     assert "left out" not in done.out
     (uri,) = (place.folder / "all" / ODD / "evaluation").iterdir()
     measured = artifacts.Evaluation.open(str(uri)).generation

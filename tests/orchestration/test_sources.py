@@ -84,7 +84,8 @@ def test_validation_reports_and_writes_nothing(cluster, tmp_path, capsys):
     assert check_images(settings(str(tmp_path), source), cluster) == "prepare_images would succeed"
     text = capsys.readouterr().out
     for line in (
-        "(parquet): 48 training and 12 validation images of 3 classes; 2 other files ignored",
+        "(parquet): 48 training and 12 validation images of 3 classes",
+        "  other files: 1 (1 .md)",
         "of a class: 16 / 16 / 16",
         "duplicates by content: 2, of which 1 are validation images",
         f"  {items[55].path} = {items[5].path}",
