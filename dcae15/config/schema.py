@@ -232,7 +232,9 @@ class ScalingConfig(Section):
         0, "CPUs of a training worker; 0 means an even share of the cluster's", unit="CPUs", ge=0
     )
     encoders: list[Index] = neutral(
-        [1, 0], "least and most encoder or sampler actors; 0 as the most means as many as the cluster holds"
+        [1, 0],
+        "least and most encoder or sampler actors; 0 as the most means as many as the cluster holds. [1, 0] on one machine without "
+        "GPUs is the command's own process",
     )
     cache_folder: str = neutral(
         "",
