@@ -148,7 +148,10 @@ def test_measures_that_will_want_for_images_are_named_when_the_source_is_opened_
             path.write_bytes(b"no" if split == "val" and i < bad else layouts.encoded(i, (32, 32), "PNG"))
     words = (f"data.source={tmp_path / 'source'}", f"storage={tmp_path}", "data.max_bad_fraction=1")
     cluster = SimpleNamespace(resources=SimpleNamespace(decoders=lambda: None))
-    here = lambda cluster, name, uri, plans, make, pool, each: [make().write(plan) for plan in plans]  # noqa: E731
+
+    def here(cluster, name, uri, plans, make, pool, each):
+        return [make().write(plan) for plan in plans]
+
     monkeypatch.setattr(prepare, "write_shards", here)
     monkeypatch.setattr(prepare._Losses, "check", lambda self: None)
     config = build([from_overrides(words)])[0]

@@ -74,6 +74,8 @@ def index(container: Container) -> pa.Table:
             elif suffix in _SAYS:
                 data = read_member(container, file, member)
                 says.append(_said(member.path, data, suffix, f"{container.name}: '{member.path}'"))
+                if suffix in (".txt", ".caption") and says[-1].caption is None:
+                    others[f"{suffix} that is no caption"] += 1
             elif is_picture(member.path, lambda member=member: _head(container, file, member)):
                 images.append(member)
             else:
@@ -142,6 +144,8 @@ def assemble(listing: Listing, tables: Sequence[pa.Table], selection: Selection)
         return common.select(listing, (), {"train": common.SCHEMA.empty_table()}, selection, left, others)
     labelled = pc.or_(pc.is_valid(table.column("label")), pc.is_valid(table.column("text")))
     few = pc.sum(labelled).as_py() <= _FEW * table.num_rows and has_folders(table.column("path").to_pylist())
+    if few and selection.labels == "auto" and (count := pc.sum(labelled).as_py()):
+        others["labels, because folders say the classes"] += count
     if selection.labels != "auto" or few or not pc.any(labelled).as_py():
         return by_place(listing, tables, selection, left, others)
     if not pc.all(labelled).as_py():

@@ -408,6 +408,7 @@ def test_one_stray_member_does_not_decide_for_a_tar(tmp_path, stray):
     write(tmp_path / "train.tar", tar_bytes([*members, stray]))
     source = opened(tmp_path)
     assert (source.class_names, source.train.num_rows) == (("cat", "dog"), 40)
+    assert (source.captions == 1) or source.others == {"labels, because folders say the classes": 1}
 
 
 def test_a_sample_without_a_label_among_others_is_left_out(tmp_path):

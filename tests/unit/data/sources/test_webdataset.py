@@ -169,8 +169,10 @@ def test_numbers_of_which_some_are_padded_are_names(tmp_path):
 
 
 def test_numbers_in_texts_are_no_captions(tmp_path):
-    write(tmp_path / "train-0.tar", tar_bytes([("a.jpg", b"x"), ("a.cls", b"0"), ("a.txt", b"0 0.5 0.5 0.1 0.1\n")]))
-    assert opened(tmp_path).captions == 0
+    for text in (b"0 0.5 0.5 0.1 0.1\n", b"caf\xe9", b" "):
+        write(tmp_path / "train-0.tar", tar_bytes([("a.jpg", b"x"), ("a.cls", b"0"), ("a.txt", text)]))
+        source = opened(tmp_path)
+        assert (source.captions, source.others) == (0, {".txt that is no caption": 1})
 
 
 def test_the_list_of_class_names(tmp_path):
